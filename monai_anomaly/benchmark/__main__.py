@@ -1,0 +1,46 @@
+# Copyright (c) monai_anomaly contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from .matrix import Matrix
+from .runner import command, plan, run_matrix, run_steps
+
+
+def _run(options: argparse.Namespace) -> int:
+    jobs = plan(Matrix.read(options.matrix), options.data, options.output)
+    if options.dry_run:
+        print("\n".join(command(step) for job in jobs for step in job["steps"]))
+        return 0
+    failed = run_matrix(jobs)
+    return 1 if failed else 0
+
+
+def _job(options: argparse.Namespace) -> int:
+    run_steps(json.load(sys.stdin))
+    return 0
+
+
+def main() -> int:
+    """Entry point of ``python -m monai_anomaly.benchmark``."""
+    parser = argparse.ArgumentParser(prog="python -m monai_anomaly.benchmark", description="Methods x data sets x seeds.")
+    commands = parser.add_subparsers(required=True)
+    run = commands.add_parser("run", help="run a matrix; finished jobs are skipped, killed ones go on")
+    run.add_argument("matrix", help="JSON file of the matrix")
+    run.add_argument("--data", help="folder of the data sets that are not embedded")
+    run.add_argument("--output", required=True, help="folder of the results")
+    run.add_argument("--dry-run", action="store_true", help="print the equivalent bundle commands and do nothing")
+    run.set_defaults(run=_run)
+    job = commands.add_parser("job", help="run one job, given as JSON on standard input")
+    job.set_defaults(run=_job)
+    options = parser.parse_args()
+    code: int = options.run(options)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

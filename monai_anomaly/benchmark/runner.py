@@ -1,0 +1,121 @@
+# Copyright (c) monai_anomaly contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigWorkflow
+from tqdm import tqdm
+
+from ..bundle.build import build_bundle
+from ..utils import write_json
+from .matrix import Job, Matrix
+
+logger = logging.getLogger(__name__)
+
+_JOB, _LOG = "job.json", "log.txt"
+
+
+def plan(matrix: Matrix, data_dir: str | None, output_dir: str | Path) -> list[dict[str, Any]]:
+    """Everything each job runs: plain data, enough to run it anywhere.
+
+    Args:
+        matrix: what to run.
+        data_dir: folder of the data sets that are not embedded.
+        output_dir: folder of the matrix; bundles and datalists are written into it.
+
+    Returns:
+        One dictionary a job: ``folder`` and ``steps``, each with ``configs`` (bundle configuration files), ``overrides``
+        and ``output_dir``.
+    """
+    output = Path(output_dir).resolve()
+    datalists = matrix.prepare(data_dir, output)
+    bundles = {s["bundle"]: build_bundle(s["bundle"], output / "bundles") for s in matrix.trainings.values()}
+    return [_plan_job(job, bundles[job.bundle], datalists[job.dataset], output / job.folder) for job in matrix.jobs()]
+
+
+def _plan_job(job: Job, bundle: Path, data: Mapping[str, str], folder: Path) -> dict[str, Any]:
+    shared = {"bundle_root": str(bundle), **data, "ckpt_dir": str(folder / "models")}
+    train = [str(bundle / "configs" / "train.json")]
+    evaluate = [*train, str(bundle / "configs" / "evaluate.json")]
+    steps = [{"configs": train, "overrides": {**shared, **job.overrides, "output_dir": str(folder)}}]
+    steps += [
+        {"configs": evaluate, "overrides": {**shared, **job.overrides, **settings, "output_dir": str(folder / name)}}
+        for name, settings in job.evaluations.items()
+    ]
+    return {"folder": str(folder), "steps": steps}
+
+
+def command(step: Mapping[str, Any]) -> str:
+    """The ``monai.bundle run`` command that does the same as a step."""
+    configs = "[" + ",".join(f"'{config}'" for config in step["configs"]) + "]"
+    overrides = " ".join(f"--{key} {value!r}" for key, value in step["overrides"].items())
+    return f'python -m monai.bundle run --config_file "{configs}" {overrides}'
+
+
+def run_steps(job: Mapping[str, Any]) -> None:
+    """Run the steps of one job in this process; steps that are finished already are skipped.
+
+    A step is finished when ``job.json`` holds the fingerprint of its settings and data. A training that was killed goes on
+    from its own checkpoint.
+
+    Args:
+        job: one entry of :func:`plan`.
+    """
+    status_file = Path(job["folder"]) / _JOB
+    status = json.loads(status_file.read_text(encoding="utf-8")) if status_file.is_file() else {}
+    for step in job["steps"]:
+        key = step["overrides"]["output_dir"]
+        fingerprint = _fingerprint(step)
+        if status.get(key, {}).get("fingerprint") == fingerprint:
+            continue
+        start = time.monotonic()
+        kind = "train" if len(step["configs"]) == 1 else "evaluate"
+        workflow = ConfigWorkflow(config_file=step["configs"], workflow_type=kind, **step["overrides"])
+        workflow.initialize()
+        workflow.run()
+        workflow.finalize()
+        status[key] = {"fingerprint": fingerprint, "seconds": round(time.monotonic() - start, 1)}
+        write_json(status_file, status)
+
+
+def _fingerprint(step: Mapping[str, Any]) -> str:
+    """Hash of what a step depends on: its configuration files, settings and datalist."""
+    digest = hashlib.sha256(json.dumps(step["overrides"], sort_keys=True).encode())
+    for path in [*step["configs"], step["overrides"]["datalist"]]:
+        digest.update(Path(path).read_bytes())
+    return digest.hexdigest()
+
+
+def run_matrix(jobs: list[dict[str, Any]], keep_going: bool = True) -> list[str]:
+    """Run jobs one after the other, each in a process of its own, and go on after a failure.
+
+    Args:
+        jobs: entries of :func:`plan`.
+        keep_going: go on when a job fails; otherwise stop there.
+
+    Returns:
+        Folders of the jobs that failed; their ``log.txt`` says why.
+    """
+    failed = []
+    for job in tqdm(jobs, desc="jobs", unit="job"):
+        folder = Path(job["folder"])
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / _LOG, "a", encoding="utf-8") as log:
+            worker = [sys.executable, "-m", "monai_anomaly.benchmark", "job"]
+            process = subprocess.run(worker, input=json.dumps(job), text=True, stdout=log, stderr=log, check=False)
+        if process.returncode != 0:
+            failed.append(job["folder"])
+            logger.error("failed: %s, see %s", job["folder"], folder / _LOG)
+            if not keep_going:
+                break
+    return failed

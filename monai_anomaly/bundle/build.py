@@ -1,0 +1,157 @@
+# Copyright (c) monai_anomaly contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Complete bundle folders from thin recipes.
+
+A recipe names its layers (shared wiring, single network or ensemble, kind of network, ...) and adds what is special about
+one method. Layers and recipe are merged key by key; a key that two of them define is an error, so every setting has one
+home. What comes out is an ordinary MONAI bundle that runs wherever ``monai_anomaly`` is installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+
+from ..utils import write_json, write_text
+
+_RECIPES = files(__package__) / "recipes"
+_CONFIGS = {  # config file: the sections it is merged from
+    "train": ("common", "train"),
+    "inference": ("common", "inference"),
+    "evaluate": ("evaluate",),
+    "multi_gpu_train": ("multi_gpu_train",),
+}
+_COPIED = {"LICENSE": "LICENSE", "logging.conf": "configs/logging.conf"}
+
+
+def recipe_names() -> list[str]:
+    """Names of the bundles that can be built, sorted."""
+    return sorted(entry.name.removesuffix(".json") for entry in _RECIPES.iterdir() if entry.name.endswith(".json"))
+
+
+def bundle_files(name: str) -> dict[str, Any]:
+    """Content of every generated file of a bundle: JSON values or text, by path inside the bundle.
+
+    Args:
+        name: one of :func:`recipe_names`.
+
+    Raises:
+        ValueError: when there is no such recipe, or two layers define the same key.
+    """
+    if name not in recipe_names():
+        raise ValueError(f"name must be one of {recipe_names()}, got {name!r}.")
+    recipe = _read_json(f"{name}.json")
+    sections: dict[str, Any] = {}
+    for layer in recipe.pop("layers"):
+        _merge(sections, _read_json(f"layers/{layer}.json"), layer)
+    _merge(sections, recipe, name)
+    contents: dict[str, Any] = {"configs/metadata.json": {"name": name} | sections["metadata"]}
+    for config, parts in _CONFIGS.items():
+        merged: dict[str, Any] = {}
+        for part in parts:
+            _merge(merged, sections[part], part)
+        contents[f"configs/{config}.json"] = merged
+    for source, target in _COPIED.items():
+        contents[target] = (_RECIPES / "files" / source).read_text(encoding="utf-8")
+    contents["docs/README.md"] = _render_readme(name, sections)
+    contents["docs/data_license.txt"] = (_RECIPES / "files" / "data_license.txt").read_text(encoding="utf-8")
+    return contents
+
+
+def build_bundle(name: str, output_dir: str | Path) -> Path:
+    """Write the bundle ``name`` into ``output_dir/name``; weights and other files that stand there are left alone.
+
+    Args:
+        name: one of :func:`recipe_names`.
+        output_dir: parent folder of the bundle.
+
+    Returns:
+        The bundle's folder.
+    """
+    bundle = Path(output_dir) / name
+    for path, content in bundle_files(name).items():
+        (write_text if isinstance(content, str) else write_json)(bundle / path, content)
+    (bundle / "models").mkdir(exist_ok=True)
+    (bundle / "models" / ".gitkeep").touch()
+    return bundle
+
+
+def create_bundle(name: str, output_dir: str | Path, weights: str | Path | None = None) -> Path:
+    """Make a new bundle of your own from a recipe.
+
+    Args:
+        name: one of :func:`recipe_names`.
+        output_dir: parent folder; must not hold a bundle of this name yet.
+        weights: trained weights to put into ``models/model.pt``.
+
+    Raises:
+        ValueError: when the folder exists already, so that nobody's changes are overwritten.
+    """
+    bundle = Path(output_dir) / name
+    if bundle.exists():
+        raise ValueError(f"{bundle} exists already: choose another output folder or move it away.")
+    build_bundle(name, output_dir)
+    if weights is not None:
+        shutil.copyfile(weights, bundle / "models" / "model.pt")
+    return bundle
+
+
+def _read_json(path: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((_RECIPES / path).read_text(encoding="utf-8"))
+    return content
+
+
+def _merge(into: dict[str, Any], new: dict[str, Any], origin: str, path: str = "") -> None:
+    """Add ``new`` to ``into`` in place; dictionaries are joined, anything else may be defined once only."""
+    for key, value in new.items():
+        if key not in into:
+            into[key] = json.loads(json.dumps(value))
+        elif isinstance(into[key], dict) and isinstance(value, dict):
+            _merge(into[key], value, origin, f"{path}{key}::")
+        else:
+            raise ValueError(
+                f"{origin} defines {path}{key}, which another layer has defined already: give it one home."
+            )
+
+
+def _render_readme(name: str, sections: dict[str, Any]) -> str:
+    template = (_RECIPES / "files" / "README.md.j2").read_text(encoding="utf-8")
+    environment = Environment(
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    results = _read_json("files/results.json")
+    return environment.from_string(template).render(
+        name=name, results=results.get(name), **sections["readme"], train=sections["common"] | sections["train"]
+    )
+
+
+def add_parsers(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register ``build`` and ``create`` with a command line."""
+    build = subparsers.add_parser("build", help="write the complete bundle folders from the recipes")
+    build.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"bundles to build, default all: {', '.join(recipe_names())}"
+    )
+    build.add_argument("--output-dir", default="bundles", help="parent folder of the bundles (default: %(default)s)")
+    build.set_defaults(run=_run_build)
+    create = subparsers.add_parser("create", help="make a new bundle of your own from a recipe")
+    create.add_argument("name", choices=recipe_names(), metavar="NAME", help=", ".join(recipe_names()))
+    create.add_argument("--output-dir", default=".", help="parent folder of the bundle (default: here)")
+    create.add_argument("--weights", help="trained weights to put into models/model.pt")
+    create.set_defaults(run=_run_create)
+
+
+def _run_build(arguments: argparse.Namespace) -> int:
+    for name in arguments.names or recipe_names():
+        print(build_bundle(name, arguments.output_dir))
+    return 0
+
+
+def _run_create(arguments: argparse.Namespace) -> int:
+    print(create_bundle(arguments.name, arguments.output_dir, arguments.weights))
+    return 0

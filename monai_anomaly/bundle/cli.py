@@ -1,0 +1,138 @@
+# Copyright (c) monai_anomaly contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+_EPILOG = """Run lint on a foreign bundle from outside its folder, or with `python -P`: `python -m` imports from the
+current folder first. Exit code 0: no errors; 1: errors; 2: wrong use."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of ``python -m monai_anomaly.bundle``.
+
+    Args:
+        arguments: the command line without the program's name; default is the process's own.
+
+    Returns:
+        the exit code: 0 without errors, 1 with some.
+    """
+    options = _parser().parse_args(arguments)
+    result = options.run(options)
+    return int(result or 0)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m monai_anomaly.bundle", description="Make and check bundles.", epilog=_EPILOG
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    _add_lint(commands)
+    _add_verify(commands)
+    _add_schema(commands)
+    if importlib.util.find_spec("monai_anomaly.bundle.build") is not None:
+        importlib.import_module("monai_anomaly.bundle.build").add_parsers(commands)
+    return parser
+
+
+def _add_lint(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser(
+        "lint", help="analyze bundle folders without running anything in them", epilog=_EPILOG
+    )
+    command.add_argument("bundles", nargs="+", type=Path, metavar="BUNDLE", help="a bundle's folder")
+    command.add_argument("--json", action="store_true", help="print the findings as JSON")
+    command.add_argument("--strict", action="store_true", help="warnings count as errors")
+    command.set_defaults(run=_lint)
+
+
+def _add_verify(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser("verify", help="lint, then build, export and load a bundle as MONAI does")
+    command.add_argument("bundles", nargs="+", type=Path, metavar="BUNDLE", help="a bundle's folder")
+    command.add_argument("--json", action="store_true", help="print the results as JSON")
+    command.add_argument("--trust", action="store_true", help="run the bundle's configs even when lint finds errors")
+    command.add_argument("--p", type=int, default=4, help="value of p in spatial_shape (default 4)")
+    command.add_argument("--n", type=int, default=4, help="value of n in spatial_shape (default 4)")
+    command.add_argument("--any", type=int, default=64, help="value of * in spatial_shape (default 64)")
+    command.set_defaults(run=_verify)
+
+
+def _add_schema(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser(
+        "schema", help="write the metadata schema, for MONAI's verify_metadata without a network"
+    )
+    command.add_argument("path", type=Path, help="file to write, such as eval/schema.json in the bundle")
+    command.set_defaults(run=_schema)
+
+
+def _lint(options: argparse.Namespace) -> int:
+    _forget_paths_inside(options.bundles)
+    from .lint import has_errors, lint_bundle
+
+    found = {str(bundle): lint_bundle(_folder(bundle)) for bundle in options.bundles}
+    failed = any(has_errors(findings) or (options.strict and findings) for findings in found.values())
+    if options.json:
+        print(
+            json.dumps(
+                {name: [finding.as_dict() for finding in findings] for name, findings in found.items()}, indent=2
+            )
+        )
+        return int(failed)
+    for name, findings in found.items():
+        errors = sum(finding.severity == "error" for finding in findings)
+        print(f"{name}: {errors} errors, {len(findings) - errors} warnings")
+        for finding in findings:
+            print(f"  {finding}")
+    return int(failed)
+
+
+def _verify(options: argparse.Namespace) -> int:
+    _forget_paths_inside(options.bundles)
+    from .verify import FAIL, CheckResult, verify_bundle
+
+    logging.disable(logging.INFO)  # MONAI logs every argument of every command
+    collected: dict[str, list[CheckResult]] = {}
+    for bundle in options.bundles:
+        if not options.json:
+            print(bundle)
+        show = None if options.json else lambda result: print(f"  {result}", flush=True)
+        sizes = (options.p, options.n, options.any)
+        collected[str(bundle)] = verify_bundle(_folder(bundle), options.trust, sizes, show)
+    if options.json:
+        print(
+            json.dumps(
+                {name: [result.as_dict() for result in results] for name, results in collected.items()}, indent=2
+            )
+        )
+    return int(any(result.status == FAIL for results in collected.values() for result in results))
+
+
+def _schema(options: argparse.Namespace) -> int:
+    from .metadata import copy_schema
+
+    copy_schema(options.path)
+    return 0
+
+
+def _folder(bundle: Path) -> Path:
+    if not bundle.is_dir():
+        print(f"{bundle} is not a folder: give the bundle's folder, which holds configs/metadata.json", file=sys.stderr)
+        raise SystemExit(2)
+    return bundle
+
+
+def _forget_paths_inside(bundles: Sequence[Path]) -> None:
+    """Drop the bundles from the import path before MONAI is imported, so that a hostile ``yaml.py`` stays unread."""
+    roots = [bundle.resolve() for bundle in bundles]
+    sys.path[:] = [
+        entry
+        for entry in sys.path
+        if not any(root in (Path(entry).resolve(), *Path(entry).resolve().parents) for root in roots)
+    ]

@@ -1,0 +1,156 @@
+# Copyright (c) monai_anomaly contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Reading and walking configs as plain data, with MONAI's rules for ids, overlays and macros, resolving nothing."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+SEPARATOR = "::"
+MAX_MACROS = 8
+
+
+class _Missing:
+    """Marks an id that leads nowhere, because None is a legal value."""
+
+
+MISSING = _Missing()
+
+
+def load_strict_json(path: Path) -> Any:
+    """Read JSON as other readers would accept it.
+
+    Args:
+        path: the file.
+
+    Raises:
+        ValueError: for broken JSON, a key given twice, or NaN and Infinity, which JSON does not have.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(str(error)) from error
+
+
+def walk(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every value below and including ``value`` with its id, ``#`` between the parts."""
+    yield path, value
+    children: Any = ()
+    if isinstance(value, dict):
+        children = value.items()
+    elif isinstance(value, list):
+        children = enumerate(value)
+    for key, child in children:
+        yield from walk(child, f"{path}#{key}" if path else str(key))
+
+
+def split(identifier: str) -> list[str]:
+    """Parts of a config id, whichever separator it uses."""
+    return identifier.replace("#", SEPARATOR).split(SEPARATOR)
+
+
+def look_up(config: Any, identifier: str, macros: int = 0) -> Any:
+    """The value at a config id, or ``MISSING``; a macro without a file on the way is followed.
+
+    Args:
+        config: the whole config.
+        identifier: id with ``#`` or ``::`` between its parts.
+        macros: how many macros have been followed already.
+    """
+    value = config
+    for part in split(identifier):
+        if isinstance(value, str) and value.startswith("%") and macros < MAX_MACROS:
+            value = look_up(config, value[1:], macros + 1)
+        if isinstance(value, dict) and part in value:
+            value = value[part]
+        elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
+            value = value[int(part)]
+        else:
+            return MISSING
+    return value
+
+
+def absolute_id(reference: str, place: str) -> str | None:
+    """Resolve a relative id: each leading separator goes up one level from ``place``; None when it leaves the config.
+
+    Args:
+        reference: id without its ``@`` or ``%``, such as ``"::lr"``.
+        place: id of the value that holds the reference.
+    """
+    stripped = reference.replace("#", SEPARATOR)
+    levels = 0
+    while stripped.startswith(SEPARATOR):
+        stripped = stripped[len(SEPARATOR) :]
+        levels += 1
+    if not levels:
+        return stripped
+    parts = split(place)
+    return None if levels > len(parts) else SEPARATOR.join([*parts[:-levels], stripped])
+
+
+def overlay(base: dict[str, Any], *overlays: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Merge configs as ``monai.bundle run`` does with a list of config files.
+
+    A key may be an id (``train#trainer``) and then replaces the value there; ``+key`` merges dictionaries and extends
+    lists.
+
+    Args:
+        base: the first config.
+        overlays: those read after it.
+
+    Returns:
+        the merged config, and the keys that could not be placed.
+    """
+    merged, homeless = _merge_into({}, base)
+    for config in overlays:
+        merged, lost = _merge_into(merged, config)
+        homeless += lost
+    return merged, homeless
+
+
+def _merge_into(merged: dict[str, Any], config: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    homeless = []
+    for key, value in copy.deepcopy(config).items():
+        identifier = key[1:] if key.startswith("+") else key
+        *parents, last = split(identifier)
+        parent = look_up(merged, SEPARATOR.join(parents)) if parents else merged
+        if not _place(parent, last, value, merge=key.startswith("+")):
+            homeless.append(key)
+    return merged, homeless
+
+
+def _place(parent: Any, last: str, value: Any, merge: bool) -> bool:
+    """Put ``value`` into ``parent``; False when there is no such place."""
+    present = look_up(parent, last)
+    if merge and present is not MISSING:
+        if isinstance(present, dict) and isinstance(value, dict):
+            present.update(value)
+        elif isinstance(present, list) and isinstance(value, list):
+            present.extend(value)
+        else:
+            return False
+    elif isinstance(parent, dict):
+        parent[last] = value
+    elif isinstance(parent, list) and last.isdecimal() and int(last) < len(parent):
+        parent[int(last)] = value
+    else:
+        return False
+    return True
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = [key for key, _ in pairs]
+    twice = sorted({key for key in keys if keys.count(key) > 1})
+    if twice:
+        raise ValueError(f"key given twice: {', '.join(twice)}")
+    return dict(pairs)
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")

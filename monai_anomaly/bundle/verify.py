@@ -1,0 +1,350 @@
+# Copyright (c) monai_anomaly contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .config_tree import MISSING, load_strict_json, look_up
+from .lint import has_errors, lint_bundle
+from .lint_ids import complete, required_ids
+from .metadata import verify_metadata_offline
+
+PASS, FAIL, SKIP = "pass", "fail", "skip"
+RTOL, ATOL = 1e-4, 1e-5
+_OVERRIDABLE = ("bundle_root", "output_dir", "ckpt_dir")
+
+
+class SkipCheck(Exception):
+    """Raised by a check that does not apply to this bundle; its text says why."""
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """Outcome of one check.
+
+    Args:
+        name: name of the check.
+        status: ``"pass"``, ``"fail"`` or ``"skip"``.
+        seconds: how long it took.
+        message: what was found.
+    """
+
+    name: str
+    status: str
+    seconds: float
+    message: str
+
+    def __str__(self) -> str:
+        """One line for people."""
+        return f"{self.status.upper():4} {self.name:<14} {self.seconds:6.1f} s  {self.message}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Fields for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Verifier:
+    """The dynamic checks of a bundle, on the CPU; what they write goes to a scratch folder, never into the bundle.
+
+    Args:
+        root: folder of the bundle.
+        scratch: an existing folder for copies and exports.
+        sizes: values of ``p``, ``n`` and ``*`` in the metadata's ``spatial_shape``; default 4, 4 and 64.
+    """
+
+    root: Path
+    scratch: Path
+    sizes: tuple[int, int, int] = (4, 4, 64)
+
+    def check_metadata(self) -> str:
+        """MONAI's verify_metadata against the schema in this package."""
+        verify_metadata_offline(self.root)
+        return "fits the bundle specification (schema in this package, no download)"
+
+    def check_network(self) -> str:
+        """MONAI's verify_net_in_out on ``network_def`` of the inference config."""
+        from monai.bundle import verify_net_in_out
+
+        power, factor, free = self.sizes
+        verify_net_in_out(
+            net_id="network_def",
+            meta_file=str(self._config("metadata")),
+            config_file=str(self._config("inference")),
+            device="cpu",
+            p=power,
+            n=factor,
+            any=free,
+            bundle_root=str(self.root),
+        )
+        return f"network_def keeps the metadata's channels and dtypes on an image of shape {self.input_shape(1)}"
+
+    def check_train(self) -> str:
+        """MONAI's check_properties on the train config."""
+        return self._check_properties("train")
+
+    def check_inference(self) -> str:
+        """MONAI's check_properties on the inference config."""
+        return self._check_properties("inference")
+
+    def check_torchscript(self) -> str:
+        """Export to TorchScript and compare outputs on two batches before and after."""
+        network = self.load_network()
+        exported, how = self._export(network)
+        worst = 0.0
+        for batch in (1, 3):
+            image = torch.rand(self.input_shape(batch), generator=torch.Generator().manual_seed(batch))
+            with torch.no_grad():
+                expected, actual = network(image), exported(image)
+            if not torch.allclose(actual, expected, rtol=RTOL, atol=ATOL):
+                difference = (actual - expected).abs().max().item()
+                raise ValueError(f"{how}, but for a batch of {batch} the outputs differ by up to {difference:.2g}")
+            worst = max(worst, (actual - expected).abs().max().item())
+        return f"{how}; outputs differ by at most {worst:.1g} (allowed: {ATOL:g} + {RTOL:g} of the value)"
+
+    def check_load(self) -> str:
+        """``monai.bundle.load`` of a copy, with weights saved from ``network_def`` where the bundle has none."""
+        from monai.bundle import load
+
+        expected = self.load_network().state_dict()
+        copy = self._copy_with_weights(expected)
+        with _inside(copy):
+            network = load(
+                copy.name, bundle_dir=str(copy.parent), workflow_type="inference", source="github", device="cpu"
+            )
+        if not isinstance(network, torch.nn.Module):
+            raise ValueError("monai.bundle.load returned bare weights: inference.json has no network_def")
+        loaded = network.state_dict()
+        wrong = [key for key, value in expected.items() if key not in loaded or not torch.equal(loaded[key], value)]
+        if wrong or len(loaded) != len(expected):
+            raise ValueError(f"after loading, {len(wrong)} of {len(expected)} tensors differ, such as {wrong[:3]}")
+        origin = "models/model.pt" if self._checkpoint.is_file() else "fresh weights: models/model.pt is missing"
+        return f"all {len(expected)} tensors of {type(network).__name__} are as saved ({origin})"
+
+    def load_network(self) -> torch.nn.Module:
+        """``network_def`` of the inference config in evaluation mode, with the bundle's weights where it has some."""
+        from monai.bundle import ConfigParser
+
+        torch.manual_seed(0)
+        parser = ConfigParser()
+        parser.read_config(str(self._config("inference")))
+        parser.read_meta(str(self._config("metadata")))
+        parser["bundle_root"] = str(self.root)
+        network = parser.get_parsed_content("network_def")
+        if not isinstance(network, torch.nn.Module):
+            raise ValueError(f"network_def of {self._config('inference')} is a {type(network).__name__}, not a network")
+        if self._checkpoint.is_file():
+            state = torch.load(self._checkpoint, map_location="cpu", weights_only=True)
+            network.load_state_dict(state[_nested_key(state)] if _nested_key(state) else state)
+        return network.cpu().eval()
+
+    def input_shape(self, batch: int) -> tuple[int, ...]:
+        """Shape of a batch of images that fits the metadata.
+
+        Args:
+            batch: number of images.
+        """
+        from monai.bundle.scripts import _get_fake_spatial_shape
+
+        metadata = load_strict_json(self._config("metadata"))
+        image = metadata["network_data_format"]["inputs"]["image"]
+        power, factor, free = self.sizes
+        spatial = _get_fake_spatial_shape(image["spatial_shape"], p=power, n=factor, any=free)
+        return (batch, image["num_channels"], *spatial)
+
+    @property
+    def _checkpoint(self) -> Path:
+        return self.root / "models" / "model.pt"
+
+    def _config(self, name: str) -> Path:
+        return self.root / "configs" / f"{name}.json"
+
+    def _check_properties(self, kind: str) -> str:
+        """MONAI raises KeyError at the first missing id, so the missing ones are told before it is asked."""
+        from monai.bundle import ConfigWorkflow
+
+        config = load_strict_json(self._config(kind))
+        missing = [
+            id_ for id_ in required_ids(f"configs/{kind}.json") if look_up(_merged(kind, config), id_) is MISSING
+        ]
+        if missing:
+            raise ValueError(f"{self._config(kind)} lacks the required ids {', '.join(missing)}: define them")
+        values = {"bundle_root": str(self.root), "output_dir": str(self.scratch), "ckpt_dir": str(self.scratch)}
+        workflow = ConfigWorkflow(
+            config_file=str(self._config(kind)),
+            meta_file=str(self._config("metadata")),
+            logging_file=False,
+            workflow_type=kind,
+            **{key: values[key] for key in _OVERRIDABLE if key in config},
+        )
+        with _inside(self.root), _random_state():
+            workflow.initialize()
+            wrong = workflow.check_properties()
+            workflow.finalize()
+        if wrong:
+            raise ValueError(f"{self._config(kind)}: missing or under another id: {', '.join(wrong)}")
+        return f"all properties of a {kind} workflow can be built"
+
+    def _export(self, network: torch.nn.Module) -> tuple[torch.nn.Module, str]:
+        """TorchScript of the network, by MONAI's own command, scripted or else traced."""
+        try:
+            return self._ckpt_export(network, use_trace=False), "scripted by ckpt_export"
+        except Exception as error:  # torch.jit raises many kinds; tracing is MONAI's documented second way
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        return self._ckpt_export(
+            network, use_trace=True
+        ), f"traced by ckpt_export, since scripting failed ({reason[:120]})"
+
+    def _ckpt_export(self, network: torch.nn.Module, use_trace: bool) -> torch.nn.Module:
+        from monai.bundle import ckpt_export
+
+        weights, target = self.scratch / "export.pt", self.scratch / "export.ts"
+        torch.save(network.state_dict(), weights)
+        ckpt_export(
+            net_id="network_def",
+            filepath=str(target),
+            ckpt_file=str(weights),
+            meta_file=str(self._config("metadata")),
+            config_file=str(self._config("inference")),
+            use_trace=use_trace,
+            input_shape=list(self.input_shape(2)) if use_trace else None,
+            bundle_root=str(self.root),
+        )
+        module: torch.nn.Module = torch.jit.load(str(target), map_location="cpu")
+        return module.eval()
+
+    def _copy_with_weights(self, state: dict[str, torch.Tensor]) -> Path:
+        copy = self.scratch / "load" / self.root.name
+        shutil.copytree(self.root, copy, ignore=shutil.ignore_patterns("models", "eval", "runs"), dirs_exist_ok=True)
+        (copy / "models").mkdir(exist_ok=True)
+        torch.save(state, copy / "models" / "model.pt")
+        return copy
+
+
+CHECKS: dict[str, Callable[[Verifier], str]] = {
+    "metadata": Verifier.check_metadata,
+    "net_in_out": Verifier.check_network,
+    "train": Verifier.check_train,
+    "inference": Verifier.check_inference,
+    "torchscript": Verifier.check_torchscript,
+    "load": Verifier.check_load,
+}
+
+
+def verify_bundle(
+    bundle_dir: str | os.PathLike[str],
+    trust: bool = False,
+    sizes: tuple[int, int, int] = (4, 4, 64),
+    report: Callable[[CheckResult], None] | None = None,
+) -> list[CheckResult]:
+    """Lint a bundle and, unless that finds errors, build and run its parts as MONAI does.
+
+    Args:
+        bundle_dir: folder of the bundle.
+        trust: run the bundle's configs even when lint finds errors; default False, because a config is code.
+        sizes: values of ``p``, ``n`` and ``*`` in the metadata's ``spatial_shape``; default 4, 4 and 64.
+        report: called with each result as soon as it is known; default is none.
+
+    Returns:
+        one result a check, lint first.
+
+    Raises:
+        ValueError: when ``bundle_dir`` is not a folder.
+    """
+    root = Path(bundle_dir).resolve()
+    results: list[CheckResult] = []
+    with tempfile.TemporaryDirectory(prefix="verify_bundle_") as scratch:
+        verifier = Verifier(root, Path(scratch), sizes)
+        for result in _run_all(verifier, trust):
+            results.append(result)
+            if report is not None:
+                report(result)
+    return results
+
+
+def _run_all(verifier: Verifier, trust: bool) -> Iterator[CheckResult]:
+    findings = lint_bundle(verifier.root)
+    lint = _run("lint", lambda: _judge_lint(findings))
+    yield lint
+    for name, check in CHECKS.items():
+        if lint.status == FAIL and not trust and name != "metadata":
+            yield CheckResult(name, SKIP, 0.0, "lint found errors, so nothing in the bundle was run")
+        else:
+            yield _run(name, lambda check=check: check(verifier))  # type: ignore[misc]
+
+
+def _judge_lint(findings: list[Any]) -> str:
+    if has_errors(findings):
+        errors = [finding for finding in findings if finding.severity == "error"]
+        raise ValueError(f"{len(errors)} errors, the first: {errors[0]}")
+    return f"no errors, {len(findings)} warnings"
+
+
+def _run(name: str, check: Callable[[], str]) -> CheckResult:
+    start = time.perf_counter()
+    try:
+        status, message = PASS, check()
+    except SkipCheck as reason:
+        status, message = SKIP, str(reason)
+    except Exception as error:  # a bundle may fail in any way; the report names the kind
+        status, message = FAIL, f"{type(error).__name__}: {_innermost(error)}"
+    return CheckResult(name, status, time.perf_counter() - start, message)
+
+
+def _innermost(error: BaseException) -> str:
+    """MONAI wraps errors in 'Failed to evaluate ...': the cause is what helps."""
+    message = str(error)
+    cause = error.__cause__
+    while cause is not None:
+        message, cause = f"{type(cause).__name__}: {cause}", cause.__cause__
+    return " ".join(message.split())[:500]
+
+
+def _nested_key(state: Any) -> str:
+    """Key of the weights in a checkpoint that holds more than a state dict, or an empty text."""
+    return next((key for key in ("model", "state_dict", "network") if isinstance(state.get(key), dict)), "")
+
+
+def _merged(kind: str, config: dict[str, Any]) -> dict[str, Any]:
+    return complete(f"configs/{kind}.json", {f"configs/{kind}.json": config})[0]
+
+
+@contextlib.contextmanager
+def _inside(folder: Path) -> Iterator[None]:
+    """A bundle is written to be run from its own folder."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+@contextlib.contextmanager
+def _random_state() -> Iterator[None]:
+    """A config's ``initialize`` seeds the process and turns on deterministic algorithms; leave the caller as it was."""
+    deterministic, seed = torch.are_deterministic_algorithms_enabled(), torch.random.get_rng_state()
+    cudnn = (torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(deterministic)
+        torch.random.set_rng_state(seed)
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = cudnn
+
+
+def results_as_json(results: list[CheckResult]) -> str:
+    """Results as indented JSON."""
+    return json.dumps([result.as_dict() for result in results], indent=2)

@@ -1,0 +1,163 @@
+# Copyright (c) monai_anomaly contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Commands on data: ``python -m monai_anomaly.data --help``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from .convert_csv import convert_csv
+from .convert_folder import convert_folder
+from .datalist import SECTIONS, validate_datalist
+from .phantom import make_phantom
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status: 0, or 2 when the input is wrong."""
+    parser = argparse.ArgumentParser(prog="python -m monai_anomaly.data", description="Make and check datalists.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_convert_csv(commands)
+    _add_convert_folder(commands)
+    _add_validate(commands)
+    _add_phantom(commands)
+    _add_audit(commands)
+    options = parser.parse_args(arguments)
+    try:
+        return int(options.run(options) or 0)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _pairs(texts: Sequence[str]) -> dict[str, str]:
+    for text in texts:
+        if "=" not in text:
+            raise ValueError(f"expected NAME=VALUE, got {text!r}")
+    return dict(text.split("=", 1) for text in texts)  # type: ignore[misc]
+
+
+def _summary(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items())
+
+
+def _report(output: Path, counts: dict[str, int], base: Path) -> None:
+    print(f"{output}: {_summary(counts)}")
+    if os.path.realpath(base) != os.path.realpath(output.parent):
+        print(f"its paths are relative to {base}: give this folder as dataset_dir")
+
+
+def _add_convert_csv(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("convert-csv", help="datalist from a CSV with one row an image")
+    parser.add_argument("index", type=Path, help="CSV file with columns image, mask, label, patient, split")
+    parser.add_argument("output", type=Path, help="datalist JSON to write")
+    parser.add_argument("--where", nargs="+", action="extend", default=[], metavar="COLUMN=VALUE", help="rows to keep")
+    parser.add_argument(
+        "--where-eval",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="COLUMN=VALUE",
+        help="rows to keep in validation and testing; the other sections keep all",
+    )
+    parser.add_argument("--split-column", default="split", help="column that decides the section (default split)")
+    parser.add_argument(
+        "--section",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="VALUE=SECTION",
+        help=f"section ({', '.join(SECTIONS)}) of a further value of the split column",
+    )
+    parser.add_argument(
+        "--column",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="FIELD=COLUMN",
+        help="column of image, label (mask), target, patient or foreground, where it has another name",
+    )
+    parser.add_argument("--extra", nargs="+", action="extend", default=[], help="numeric columns to carry over, e.g. z")
+    parser.add_argument("--base-dir", type=Path, help="folder the paths are relative to (default: that of the CSV)")
+    parser.set_defaults(run=_run_convert_csv)
+
+
+def _run_convert_csv(options: argparse.Namespace) -> None:
+    counts = convert_csv(
+        options.index,
+        options.output,
+        options.where,
+        options.where_eval,
+        options.split_column,
+        _pairs(options.column),
+        _pairs(options.section),
+        options.extra,
+        options.base_dir,
+    )
+    _report(options.output, counts, options.base_dir or options.index.parent)
+
+
+def _add_convert_folder(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("convert-folder", help="datalist from a folder with normal/, abnormal/ and masks/")
+    parser.add_argument("root", type=Path, help="folder with normal/, abnormal/ and optionally masks/")
+    parser.add_argument("output", type=Path, help="datalist JSON to write")
+    parser.add_argument("--validation", type=float, default=0.15, help="fraction of normal patients (default 0.15)")
+    parser.add_argument("--testing", type=float, default=0.25, help="fraction of normal patients (default 0.25)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the split (default 0)")
+    parser.add_argument(
+        "--patient-pattern", help="regular expression whose first group is the patient, e.g. '(p[0-9]+)_'"
+    )
+    parser.add_argument("--base-dir", type=Path, help="folder the paths are relative to (default: ROOT)")
+    parser.set_defaults(run=_run_convert_folder)
+
+
+def _run_convert_folder(options: argparse.Namespace) -> None:
+    counts = convert_folder(
+        options.root,
+        options.output,
+        options.validation,
+        options.testing,
+        options.seed,
+        options.patient_pattern,
+        options.base_dir,
+    )
+    _report(options.output, counts, options.base_dir or options.root)
+
+
+def _add_validate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("validate", help="check the form of a datalist and that its files exist")
+    parser.add_argument("datalist", type=Path)
+    parser.add_argument(
+        "--base-dir", type=Path, help="folder the paths are relative to (default: that of the datalist)"
+    )
+    parser.set_defaults(run=_run_validate)
+
+
+def _run_validate(options: argparse.Namespace) -> None:
+    print(f"{options.datalist}: {_summary(validate_datalist(options.datalist, options.base_dir))}")
+
+
+def _add_phantom(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("phantom", help="generate a small data set to try things out")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--spatial-dims", type=int, default=2, choices=(2, 3))
+    parser.add_argument("--size", type=int, default=64, help="pixels a side (default 64)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.set_defaults(run=_run_phantom)
+
+
+def _run_phantom(options: argparse.Namespace) -> None:
+    print(make_phantom(options.folder, options.spatial_dims, options.size, seed=options.seed))
+
+
+def _add_audit(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from . import audit_cli
+
+    audit_cli.add_parser(commands)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,151 @@
+# Copyright (c) monai_anomaly contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import ignite.distributed as idist
+from monai.data import CacheDataset
+from monai.transforms import Compose, Randomizable, Transform, apply_transform
+from monai.transforms.traits import RandomizableTrait
+from torch.utils.data import Dataset, DistributedSampler
+
+from ..utils import Keys, derive_seed
+
+
+class AnomalyDataset(Dataset):
+    """Samples of one section: the deterministic part cached in memory, the random part drawn anew and reproducibly.
+
+    The random transform of a sample gets a state seeded from (seed, epoch, index), so a sample does not depend on the
+    number of workers or processes, on the order of samples, or on whether the run was resumed. The epoch arrives in the
+    key that :class:`EpochSampler` yields, ``epoch * len(dataset) + index``; a plain index means epoch 0.
+
+    Args:
+        data: items, e.g. from ``load_datalist``.
+        transform: deterministic transform(s), run once an item and cached (MONAI's ``CacheDataset``).
+        random_transform: transform(s) applied at each access, e.g. augmentation or synthetic anomalies; None: none.
+        seed: seed of the random transform, 0 or more; default 0.
+        cache_num: at most that many items are cached, the rest is loaded at each access; default all.
+        num_workers: threads that fill the cache; default 1.
+        progress: whether to show a progress bar while the cache is filled; default True.
+
+    Raises:
+        ValueError: when ``data`` is empty, ``seed`` is negative, or ``transform`` holds a random transform.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[Any],
+        transform: Sequence[Callable[..., Any]] | Callable[..., Any],
+        random_transform: Sequence[Callable[..., Any]] | Callable[..., Any] | None = None,
+        seed: int = 0,
+        cache_num: int = sys.maxsize,
+        num_workers: int | None = 1,
+        progress: bool = True,
+    ) -> None:
+        if len(data) == 0:
+            raise ValueError("data holds no item: give a section with items")
+        if seed < 0:
+            raise ValueError(f"seed must be 0 or more, got {seed!r}")
+        deterministic = _composed(transform)
+        if draws := _random_parts(deterministic):
+            raise ValueError(f"transform is cached and must not be random, got {draws}: give these as random_transform")
+        self.random_transform = None if random_transform is None else _composed(random_transform)
+        self.seed = seed
+        # a random part makes CacheDataset copy what it cached; without one it would hand out the cached object itself
+        steps = Compose([deterministic, _Copied()]).flatten()
+        self.cache = CacheDataset(data, steps, cache_num=cache_num, num_workers=num_workers, progress=progress)
+
+    def __len__(self) -> int:
+        return len(self.cache)
+
+    def __getitem__(self, key: int) -> Any:
+        size = len(self)
+        if key < -size:
+            raise IndexError(f"index {key} is out of range for {size} items")
+        epoch, index = divmod(key if key >= 0 else key + size, size)
+        item = dict(self.cache[index])
+        item[Keys.INDEX] = index
+        if self.random_transform is None:
+            return item
+        self.random_transform.set_random_state(seed=derive_seed(self.seed, epoch, index))
+        return apply_transform(self.random_transform, item, map_items=False)
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield every sample once, as in epoch 0 (an index past the end means another epoch, not the end)."""
+        return (self[index] for index in range(len(self)))
+
+    @property
+    def data(self) -> Sequence[Any]:
+        """The items as given, before any transform."""
+        return self.cache.data
+
+    @property
+    def is_random(self) -> bool:
+        """Whether a sample differs between epochs; if not, what is computed from it may be kept."""
+        return self.random_transform is not None and bool(_random_parts(self.random_transform))
+
+
+class EpochSampler(DistributedSampler):
+    """Distribute the samples of an :class:`AnomalyDataset` over the processes and tell it the epoch.
+
+    With ``shuffle`` (training) every process gets the same number of samples, the shortage filled with repeated ones.
+    Without (evaluation) every sample comes exactly once over all processes, so their numbers may differ by one.
+    MONAI's engines call ``set_epoch`` at the start of each epoch. A process group, if any, must exist before.
+
+    Args:
+        dataset: the dataset.
+        shuffle: whether to draw a new order each epoch, from (seed, epoch); default True.
+        seed: seed of the order; default 0.
+        num_replicas: number of processes; None (default): of the process group, 1 without one.
+        rank: number of this process; None (default): of the process group, 0 without one.
+
+    Raises:
+        ValueError: when the dataset is of another kind.
+    """
+
+    def __init__(
+        self,
+        dataset: AnomalyDataset,
+        shuffle: bool = True,
+        seed: int = 0,
+        num_replicas: int | None = None,
+        rank: int | None = None,
+    ) -> None:
+        if not isinstance(dataset, AnomalyDataset):
+            raise ValueError(f"dataset must be an AnomalyDataset, which reads the epoch, got {type(dataset).__name__}")
+        replicas = idist.get_world_size() if num_replicas is None else num_replicas
+        # the base class adds the epoch to the seed: neighboring seeds would share their orders
+        super().__init__(dataset, replicas, idist.get_rank() if rank is None else rank, shuffle, derive_seed(seed))
+        if not shuffle:
+            self.num_samples = len(range(self.rank, len(dataset), self.num_replicas))
+            self.total_size = len(dataset)
+
+    def __iter__(self) -> Iterator[int]:
+        size = len(self.dataset)  # type: ignore[arg-type]
+        indices = super().__iter__() if self.shuffle else iter(range(self.rank, size, self.num_replicas))
+        return (self.epoch * size + index for index in indices)
+
+
+class _Copied(Transform, RandomizableTrait):
+    """Pass a sample on; marked as random, so that ``CacheDataset`` runs it on a copy of the cached sample."""
+
+    def __call__(self, data: Any) -> Any:
+        return data
+
+
+def _composed(transform: Any) -> Compose:
+    return transform if isinstance(transform, Compose) else Compose(transform)
+
+
+def _random_parts(transform: Any) -> list[str]:
+    """Return the names of the transforms that may draw: MONAI's random ones, and callables nothing is known of."""
+    if type(transform) is Compose:
+        return [name for part in transform.transforms for name in _random_parts(part)]
+    inner = getattr(transform, "transforms", None) if type(transform).__module__.startswith("monai.") else None
+    if isinstance(transform, (Randomizable, RandomizableTrait)) or inner:
+        return [type(transform).__name__]
+    return [] if isinstance(transform, Transform) else [getattr(transform, "__name__", type(transform).__name__)]

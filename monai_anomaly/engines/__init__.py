@@ -1,0 +1,10 @@
+# Copyright (c) monai_anomaly contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from .batch import prepare_image_batch, score_batch
+from .devices import device_of_rank
+from .ensemble_trainer import EnsembleTrainer
+
+__all__ = ["EnsembleTrainer", "device_of_rank", "prepare_image_batch", "score_batch"]

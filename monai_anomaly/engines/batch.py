@@ -1,0 +1,58 @@
+# Copyright (c) monai_anomaly contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from monai.engines import Evaluator, IterationEvents
+from monai.utils import CommonKeys
+from torch import Tensor
+
+from ..utils import Keys, plain_tensor
+
+# what an evaluation step hands on beside the inferer's result, where the batch has it
+_CARRIED = (Keys.IMAGE, Keys.LABEL, Keys.TARGET, Keys.PATIENT, Keys.FOREGROUND, Keys.INDEX)
+
+
+def prepare_image_batch(
+    batchdata: dict[str, Any],
+    device: str | torch.device | None = None,
+    non_blocking: bool = False,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor]:
+    """Input and target of an autoencoder: both are the image (B, C, *S).
+
+    A ``prepare_batch`` of MONAI's trainers.
+
+    Args:
+        batchdata: batch with ``image``.
+        device: where to move it.
+        non_blocking: as in ``Tensor.to``.
+        kwargs: further arguments of ``Tensor.to``.
+    """
+    image = plain_tensor(batchdata[Keys.IMAGE]).to(device=device, non_blocking=non_blocking, **kwargs)
+    return image, image
+
+
+def score_batch(engine: Evaluator, batchdata: dict[str, Any]) -> dict[str, Any]:
+    """One step of an evaluator: the ``iteration_update`` of MONAI's evaluators.
+
+    Args:
+        engine: a ``SupervisedEvaluator``; its ``inferer(image, network)`` gives a dictionary (``anomaly_map``, ``score``,
+            ...) or one tensor, which becomes ``pred``.
+        batchdata: batch with ``image`` and what else the handlers need.
+
+    Returns:
+        One flat dictionary: the inferer's result and image, label, target, patient, foreground and index of the batch.
+    """
+    image = batchdata[Keys.IMAGE].to(engine.state.device, non_blocking=engine.non_blocking)
+    with engine.mode(engine.network):
+        with torch.autocast(image.device.type, enabled=engine.amp, **engine.amp_kwargs):
+            result = engine.inferer(plain_tensor(image), engine.network)
+    engine.state.output = {key: batchdata[key] for key in _CARRIED if key in batchdata}
+    engine.state.output |= result if isinstance(result, dict) else {CommonKeys.PRED: result}
+    engine.fire_event(IterationEvents.MODEL_COMPLETED)
+    return engine.state.output
+

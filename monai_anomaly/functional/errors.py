@@ -1,0 +1,86 @@
+# Copyright (c) monai_anomaly contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Per-pixel errors between a prediction and an image: a loss takes their mean, an inferer shows them as a map.
+
+All take (B, C, *S) tensors and return (B, C, *S), un-reduced.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from monai.metrics.regression import compute_ssim_and_cs
+from torch import Tensor
+
+
+def l1_error(prediction: Tensor, target: Tensor) -> Tensor:
+    """Absolute difference ``|prediction - target|``, (B, C, *S)."""
+    return (prediction - target).abs()
+
+
+def l2_error(prediction: Tensor, target: Tensor) -> Tensor:
+    """Squared difference ``(prediction - target)^2``, (B, C, *S)."""
+    return (prediction - target).square()
+
+
+def variance_weighted_error(prediction: Tensor, log_variance: Tensor, target: Tensor) -> Tensor:
+    """Squared difference over the predicted variance, ``exp(-s) (x - mu)^2``, (B, C, *S).
+
+    Args:
+        prediction: predicted mean (B, C, *S).
+        log_variance: predicted ``s = log sigma^2`` (B, C, *S).
+        target: image (B, C, *S).
+
+    Reference:
+        Y. Mao, F.-F. Xue, R. Wang, J. Zhang, W.-S. Zheng, H. Liu: "Abnormality Detection in Chest X-ray Images Using
+        Uncertainty Prediction Autoencoders", MICCAI 2020.
+    """
+    return torch.exp(-log_variance) * (target - prediction).square()
+
+
+def ssim_error(
+    prediction: Tensor,
+    target: Tensor,
+    data_range: float = 2.0,
+    win_size: int = 11,
+    sigma: float = 1.5,
+    compat: str | None = None,
+) -> Tensor:
+    """One minus the structural similarity around each pixel, (B, C, *S), in [0, 2].
+
+    The image is extended by reflection, so that the map has its size and every pixel its own window.
+
+    Args:
+        prediction: prediction (B, C, *S).
+        target: image (B, C, *S), 2D or 3D.
+        data_range: largest minus smallest possible intensity; 2 for images in [-1, 1].
+        win_size: width of the Gaussian window in pixels, odd, at most the image size.
+        sigma: standard deviation of the window in pixels.
+        compat: ``"medianomaly"`` clamps both images to the data range around zero, leaves the border out and stretches the
+            smaller map over the image, as the MedIAnomaly benchmark does (Cai et al., 2024).
+
+    Raises:
+        ValueError: when ``compat`` is unknown or the window is larger than the image.
+
+    Reference:
+        Z. Wang, A. Bovik, H. Sheikh, E. Simoncelli: "Image Quality Assessment", IEEE TIP 2004. As a reconstruction error:
+        P. Bergmann, S. Löwe, M. Fauser, D. Sattlegger, C. Steger, VISAPP 2019.
+    """
+    if compat not in (None, "medianomaly"):
+        raise ValueError(f'compat must be None or "medianomaly", got {compat!r}.')
+    size = prediction.shape[2:]
+    if win_size % 2 == 0 or win_size > min(size):
+        raise ValueError(f"win_size must be odd and at most the image size {tuple(size)}, got {win_size}.")
+    if compat is None:
+        border = [win_size // 2] * (2 * len(size))
+        prediction, target = (F.pad(image, border, mode="reflect") for image in (prediction, target))
+    else:
+        half = data_range / 2
+        prediction, target = prediction.clamp(-half, half) + half, target.clamp(-half, half) + half
+    similarity, _ = compute_ssim_and_cs(
+        prediction, target, len(size), (win_size,) * len(size), (sigma,) * len(size), data_range=data_range
+    )
+    error = 1 - similarity
+    if compat is None:
+        return error
+    return F.interpolate(error, size=size, mode="bilinear" if len(size) == 2 else "trilinear", align_corners=False)

@@ -1,0 +1,139 @@
+# Copyright (c) monai_anomaly contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import ignite.distributed as idist
+import torch
+from ignite.engine import Engine, Events
+from torch import nn
+from torch.optim import Optimizer
+
+from ..utils import atomic_path, derive_seed, unwrap
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINT, LAST, BEST = "checkpoint.pt", "model.pt", "model_best.pt"
+
+
+class TrainingCheckpoint:
+    """Saves a run while it goes, and goes on from there when the same command is started again.
+
+    Writes into ``save_dir``: ``checkpoint.pt`` (network, optimizer, trainer; between epochs), ``model.pt`` (the network at
+    the end) and ``model_best.pt`` (the network with the best validation metric). Every file is replaced whole, so a kill
+    at any moment costs at most the epochs since the last checkpoint. PyTorch's random state is set from (seed, epoch)
+    before each epoch: repeated epochs draw what they drew before, and the resumed run ends where an unbroken one would.
+
+    Args:
+        save_dir: folder of the files, made if missing.
+        network: network that is trained, possibly wrapped for distributed training.
+        optimizer: its optimizer.
+        settings: what must be equal for a run to go on, such as epochs, seed, size: plain numbers, strings and lists.
+        seed: base of the random state, at least 0.
+        interval: epochs between two checkpoints, at least 1.
+        min_seconds: seconds that must have passed since the last checkpoint, so that short epochs are not slowed down.
+        evaluator: evaluator whose ``key_metric`` chooses the best network; None saves no best one.
+        key_metric: name of the metric, larger = better; an undefined value (NaN) never wins.
+
+    Raises:
+        ValueError: when an argument is outside its range; at the start of a run, when ``save_dir`` holds a run with other
+            settings.
+    """
+
+    def __init__(
+        self,
+        save_dir: str | os.PathLike[str],
+        network: nn.Module,
+        optimizer: Optimizer,
+        settings: dict[str, Any] | None = None,
+        seed: int = 0,
+        interval: int = 1,
+        min_seconds: float = 15.0,
+        evaluator: Engine | None = None,
+        key_metric: str = "image_auroc",
+    ) -> None:
+        if interval < 1 or min_seconds < 0 or seed < 0:
+            raise ValueError(
+                f"interval must be at least 1, min_seconds and seed at least 0, got {interval}, {min_seconds}, {seed}."
+            )
+        self.save_dir = Path(save_dir)
+        self.network = network
+        self.optimizer = optimizer
+        self.settings = dict(settings or {})
+        self.seed = seed
+        self.interval = interval
+        self.min_seconds = min_seconds
+        self.evaluator = evaluator
+        self.key_metric = key_metric
+        self.best = -math.inf
+        self._last_save = time.monotonic()
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a trainer."""
+        engine.add_event_handler(Events.STARTED, self.load)
+        engine.add_event_handler(Events.EPOCH_STARTED, self._seed_epoch)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._save_if_due)
+        engine.add_event_handler(Events.COMPLETED, self._save_last)
+        if self.evaluator is not None:
+            self.evaluator.add_event_handler(Events.COMPLETED, self._save_if_best)
+
+    def load(self, engine: Engine) -> None:
+        """Restore the run that ``save_dir`` holds, if it holds one."""
+        path = self.save_dir / CHECKPOINT
+        if not path.is_file():
+            return
+        stored = torch.load(path, map_location=engine.state.device, weights_only=True)
+        expected = self.settings | {"epoch_length": engine.state.epoch_length}
+        changed = [f"{k}: {stored['settings'].get(k)} -> {v}" for k, v in expected.items() if stored["settings"].get(k) != v]
+        if changed:
+            raise ValueError(
+                f"{path} belongs to a run with other settings ({'; '.join(changed)}): choose another output_dir, "
+                "give the old settings, or delete the file to start anew."
+            )
+        unwrap(self.network).load_state_dict(stored["network"])
+        self.optimizer.load_state_dict(stored["optimizer"])
+        engine.load_state_dict(stored["trainer"])
+        self.best = stored["best"]
+        logger.info("resumed from %s after epoch %d", path, engine.state.epoch)
+
+    def _seed_epoch(self, engine: Engine) -> None:
+        torch.manual_seed(derive_seed(self.seed, engine.state.epoch))
+
+    def _save_if_due(self, engine: Engine) -> None:
+        late = time.monotonic() - self._last_save >= self.min_seconds
+        if late and engine.state.epoch % self.interval == 0:
+            self.save(engine)
+
+    def save(self, engine: Engine) -> None:
+        """Write ``checkpoint.pt`` now (first process only)."""
+        state = {
+            "settings": self.settings | {"epoch_length": engine.state.epoch_length},
+            "network": unwrap(self.network).state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "trainer": engine.state_dict(),
+            "best": self.best,
+        }
+        self._write(CHECKPOINT, state)
+        self._last_save = time.monotonic()
+
+    def _save_last(self, engine: Engine) -> None:
+        self.save(engine)
+        self._write(LAST, unwrap(self.network).state_dict())
+
+    def _save_if_best(self, evaluator: Engine) -> None:
+        value = float(evaluator.state.metrics.get(self.key_metric, math.nan))
+        if value > self.best:  # false for NaN
+            self.best = value
+            self._write(BEST, unwrap(self.network).state_dict())
+
+    def _write(self, name: str, state: dict[str, Any]) -> None:
+        if idist.get_rank() == 0:
+            with atomic_path(self.save_dir / name) as path:
+                torch.save(state, path)

@@ -1,0 +1,8 @@
+# Copyright (c) monai_anomaly contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from .map_inferer import EnsembleInferer, ReconstructionInferer
+
+__all__ = ["EnsembleInferer", "ReconstructionInferer"]

@@ -1,0 +1,89 @@
+# Copyright (c) monai_anomaly contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from monai.inferers import Inferer
+from monai.networks.utils import eval_mode
+from torch import Tensor, nn
+
+from ..functional.errors import l2_error
+from ..functional.reduction import mean_score
+from ..networks.blocks.anomaly_map import ENSEMBLE_SCORES, EnsembleMap, ReconstructionMap
+from ..utils import Keys, plain_tensor, unwrap
+
+
+class ReconstructionInferer(Inferer):
+    """Scores images by how badly an autoencoder reconstructs them.
+
+    Args:
+        error: un-reduced error of (prediction, target); networks that predict a variance use the variance-weighted one.
+        reduction: from a map (B, 1, *S) to scores (B, 1); the mean in D2UE, DDAD and MedIAnomaly.
+
+    Reference:
+        see :class:`monai_anomaly.networks.blocks.ReconstructionMap`.
+    """
+
+    def __init__(
+        self,
+        error: Callable[[Tensor, Tensor], Tensor] = l2_error,
+        reduction: Callable[[Tensor], Tensor] = mean_score,
+    ) -> None:
+        super().__init__()
+        self.error = error
+        self.reduction = reduction
+
+    def __call__(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """Score images.
+
+        Args:
+            inputs: (B, C, *S).
+            network: an autoencoder with named output fields, possibly wrapped for distributed training.
+
+        Returns:
+            ``anomaly_map`` (B, 1, *S), ``score`` (B, 1) and ``reconstruction`` (B, C, *S), float32, without gradient.
+        """
+        return _predict(ReconstructionMap(unwrap(network), self.error), inputs, self.reduction)
+
+
+class EnsembleInferer(Inferer):
+    """Scores images by the error or the disagreement of an ensemble of autoencoders.
+
+    Args:
+        score: ``"ens"``, ``"unc"`` or ``"dsu"``, see :class:`monai_anomaly.networks.blocks.EnsembleMap`.
+        reduction: from a map (B, 1, *S) to scores (B, 1); the mean in D2UE and DDAD.
+
+    Raises:
+        ValueError: when ``score`` is unknown.
+    """
+
+    def __init__(self, score: str = "dsu", reduction: Callable[[Tensor], Tensor] = mean_score) -> None:
+        super().__init__()
+        if score not in ENSEMBLE_SCORES:
+            raise ValueError(f"score must be one of {ENSEMBLE_SCORES}, got {score!r}.")
+        self.score = score
+        self.reduction = reduction
+
+    def __call__(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """Score images, see :meth:`ReconstructionInferer.__call__`; ``network`` is an ensemble."""
+        return _predict(EnsembleMap(unwrap(network), self.score), inputs, self.reduction)
+
+
+def _predict(
+    network: ReconstructionMap | EnsembleMap, image: Tensor, reduction: Callable[[Tensor], Tensor]
+) -> dict[str, Tensor]:
+    # evaluation mode, because batch statistics would make an image's score depend on its neighbors in the batch
+    with eval_mode(network), torch.inference_mode(False):
+        image = plain_tensor(image)
+        # autograd refuses inference tensors, so one is copied
+        output = network.predict(image.clone() if image.is_inference() else image)
+        return {
+            Keys.MAP: output.anomaly_map.detach().float(),
+            Keys.SCORE: reduction(output.anomaly_map.detach().float()),
+            Keys.RECONSTRUCTION: output.reconstruction.detach().float(),
+        }
+

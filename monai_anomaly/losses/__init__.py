@@ -1,0 +1,12 @@
+# Copyright (c) monai_anomaly contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from .address_entropy_loss import AddressEntropyLoss
+from .heteroscedastic_loss import HeteroscedasticLoss
+from .reconstruction_loss import ReconstructionLoss
+from .repulsion_loss import RepulsionLoss
+from .weighted_sum_loss import WeightedSumLoss
+
+__all__ = ["AddressEntropyLoss", "HeteroscedasticLoss", "ReconstructionLoss", "RepulsionLoss", "WeightedSumLoss"]

@@ -1,0 +1,41 @@
+# Copyright (c) monai_anomaly contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What networks return: named fields instead of positions."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Optional
+
+from torch import Tensor
+
+# TorchScript reads these annotations, and it does not know ``Tensor | None`` in a named tuple
+
+
+class AutoencoderOutput(NamedTuple):
+    """What an autoencoder returns.
+
+    Attributes:
+        reconstruction: the image as the network sees it (B, C, *S); for AE-U the predicted mean.
+        code: latent code (B, Z), before a memory replaces it.
+        features: the layer chosen by ``feature_layer`` (B, ...), which repulsion compares.
+        address: weights of the memory slots (B, M), each row summing to 1; None without a memory.
+        log_variance: predicted logarithm of the variance (B, C, *S); None unless the network predicts it.
+    """
+
+    reconstruction: Tensor
+    code: Tensor
+    features: Tensor
+    address: Optional[Tensor] = None  # noqa: UP045
+    log_variance: Optional[Tensor] = None  # noqa: UP045
+
+
+class EnsembleOutput(NamedTuple):
+    """What an ensemble returns while one of its members is trained.
+
+    Attributes:
+        member: the output of the member in training.
+        senior_features: features of the J members trained before, (J, B, ...), without gradient; None for the first.
+    """
+
+    member: AutoencoderOutput
+    senior_features: Optional[Tensor] = None  # noqa: UP045

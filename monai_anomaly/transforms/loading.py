@@ -1,0 +1,157 @@
+# Copyright (c) monai_anomaly contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform, Transform
+from monai.utils import MetaKeys, TransformBackends, convert_to_dst_type
+
+from .readers import RASTER_SUFFIXES, has_suffix, make_loader, reader_name
+
+SOURCE_RANGE = "source_range"
+# Everything else in a header is dropped: it differs between files, so that batches of mixed files cannot be collated,
+# and DICOM headers hold the patient's name, which must not reach outputs.
+_KEPT_META = (MetaKeys.ORIGINAL_AFFINE, MetaKeys.AFFINE, MetaKeys.SPACE, "filename_or_obj")
+
+
+class LoadImageChecked(Transform):
+    """Load one image with MONAI's ``LoadImage``, keep its values and channels, and check it.
+
+    The reader follows the file: Pillow for 8-bit pictures and 16-bit gray, ITK for 16-bit color, multi-page TIFF and
+    DICOM (which inverts MONOCHROME1, so that larger is brighter), Nibabel for NIfTI. Spatial axes come in MONAI's order
+    (x, y[, z]). Pictures without a place in the patient (PNG, JPEG, BMP, TIFF) get the identity as affine. Pixels are
+    taken as stored: an EXIF orientation is not applied, since masks do not carry one.
+
+    Args:
+        spatial_dims: 2 or 3 to demand that many spatial axes; with 2 a trailing axis of length one is removed
+            (single DICOM, one-slice NIfTI). None (default) takes what the file has.
+        in_channels: number of channels to demand. None (default) takes what the file has.
+
+    Returns:
+        float32 MetaTensor (C, x, y[, z]); ``meta["source_range"]`` is (0.0, 255.0) for 8-bit files, else the (minimum,
+        maximum) of this image; ``meta["filename_or_obj"]`` and the affine are the file's.
+
+    Raises:
+        ValueError: for other arguments, and naming file and remedy when a file is missing, empty, unreadable, holds NaN
+            or infinity, or has other dimensions or channels than demanded.
+    """
+
+    backend = [TransformBackends.TORCH]
+
+    def __init__(self, spatial_dims: int | None = None, in_channels: int | None = None) -> None:
+        if spatial_dims not in (None, 2, 3):
+            raise ValueError(f"spatial_dims must be 2, 3 or None, got {spatial_dims!r}")
+        if in_channels is not None and in_channels < 1:
+            raise ValueError(f"in_channels must be at least 1 or None, got {in_channels!r}")
+        self.spatial_dims = spatial_dims
+        self.in_channels = in_channels
+
+    def __call__(self, filename: str | os.PathLike[str]) -> MetaTensor:
+        """Return the checked image of one file (or of a folder that holds one DICOM series)."""
+        path = os.fspath(filename)
+        native = self._fit_axes(_read(path), path)
+        image: MetaTensor = convert_to_dst_type(native, native, dtype=torch.float32)[0]
+        if image.numel() == 0:
+            raise ValueError(f"image {path} holds no pixels: export it again or remove it from the datalist")
+        if not bool(torch.isfinite(image.as_tensor()).all()):
+            raise ValueError(
+                f"image {path} holds NaN or infinite values: replace them (for instance by the background value) "
+                "or remove the image from the datalist"
+            )
+        self._check_channels(image, path)
+        image.meta = _slim_meta(image, path)
+        eight_bit = native.dtype == torch.uint8
+        image.meta[SOURCE_RANGE] = (0.0, 255.0) if eight_bit else (float(image.min()), float(image.max()))
+        return image
+
+    def _fit_axes(self, image: MetaTensor, path: str) -> MetaTensor:
+        axes = image.ndim - 1
+        if self.spatial_dims == 2 and axes == 3 and image.shape[-1] == 1:
+            squeezed: Any = image.squeeze(-1)
+            return squeezed
+        if self.spatial_dims in (None, axes):
+            return image
+        raise ValueError(
+            f"image {path} has {axes} spatial axes {tuple(image.shape[1:])}, but spatial_dims={self.spatial_dims}: "
+            + ("save its slices as separate images, or set spatial_dims to 3" if axes == 3 else "set spatial_dims to 2")
+        )
+
+    def _check_channels(self, image: MetaTensor, path: str) -> None:
+        if self.in_channels not in (None, image.shape[0]):
+            raise ValueError(
+                f"image {path} has {image.shape[0]} channel(s), but in_channels={self.in_channels}: "
+                f"set in_channels to {image.shape[0]} if all images are like it, else convert this one"
+            )
+
+
+class LoadImageCheckedd(MapTransform):
+    """Dictionary version of :class:`LoadImageChecked`.
+
+    Args:
+        keys: keys whose values are file names.
+        spatial_dims: see :class:`LoadImageChecked`.
+        in_channels: see :class:`LoadImageChecked`.
+        allow_missing_keys: whether a sample without the key passes through.
+    """
+
+    backend = LoadImageChecked.backend
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        spatial_dims: int | None = None,
+        in_channels: int | None = None,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.loader = LoadImageChecked(spatial_dims, in_channels)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the sample with the file names replaced by images."""
+        d = dict(data)
+        for key in self.key_iterator(d):
+            d[key] = self.loader(d[key])
+        return d
+
+
+def _read(path: str) -> MetaTensor:
+    """Return the file's array, channel first, in its own number type."""
+    if not os.path.exists(path):
+        raise ValueError(f"image {path} does not exist: correct its path in the datalist, or dataset_dir")
+    if os.path.isfile(path) and os.path.getsize(path) == 0:
+        raise ValueError(f"image {path} is an empty file: copy it again or remove it from the datalist")
+    try:
+        return make_loader(reader_name(path))(path)
+    except Exception as error:  # readers raise their own kinds
+        raise ValueError(
+            f"image {path} cannot be read ({_first_line(error)}): it is damaged or not of the format its suffix says; "
+            "copy or export it again, or remove it from the datalist"
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    """Return one line that says why, from the innermost error (MONAI and ITK wrap it in long texts)."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1][:200] if lines else 'no message'}"
+
+
+def _slim_meta(image: MetaTensor, path: str) -> dict[str, Any]:
+    meta = {key: image.meta[key] for key in _KEPT_META if key in image.meta}
+    if has_suffix(path, RASTER_SUFFIXES):
+        meta[MetaKeys.AFFINE] = torch.eye(4, dtype=torch.float64)
+        meta[MetaKeys.ORIGINAL_AFFINE] = np.eye(4)
+    meta[MetaKeys.SPATIAL_SHAPE] = np.asarray(image.shape[1:])
+    return meta
+
+
+LoadImageCheckedD = LoadImageCheckedDict = LoadImageCheckedd

@@ -1,0 +1,11 @@
+# Copyright (c) monai_anomaly contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from .atomic import atomic_path, write_json, write_text
+from .keys import Keys
+from .modules import plain_tensor, unwrap
+from .seeding import derive_seed
+
+__all__ = ["Keys", "atomic_path", "derive_seed", "plain_tensor", "unwrap", "write_json", "write_text"]

@@ -1,0 +1,21 @@
+# Copyright (c) monai_anomaly contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+
+class Keys:
+    """Names of the fields in a sample, a batch and an engine's output.
+
+    ``IMAGE`` and ``LABEL`` agree with MONAI's ``CommonKeys``; a label is a pixel mask, a target the class of the whole image.
+    """
+
+    IMAGE = "image"
+    LABEL = "label"
+    TARGET = "target"
+    PATIENT = "patient"
+    FOREGROUND = "foreground"
+    INDEX = "index"
+    MAP = "anomaly_map"
+    SCORE = "score"
+    RECONSTRUCTION = "reconstruction"
