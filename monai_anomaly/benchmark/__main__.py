@@ -9,15 +9,23 @@ import sys
 
 from .matrix import Matrix
 from .runner import command, plan, run_matrix, run_steps
+from .table import write_tables
 
 
 def _run(options: argparse.Namespace) -> int:
-    jobs = plan(Matrix.read(options.matrix), options.data, options.output)
+    matrix = Matrix.read(options.matrix)
+    jobs = plan(matrix, options.data, options.output)
     if options.dry_run:
         print("\n".join(command(step) for job in jobs for step in job["steps"]))
         return 0
     failed = run_matrix(jobs)
+    print(write_tables(matrix, options.output))
     return 1 if failed else 0
+
+
+def _table(options: argparse.Namespace) -> int:
+    print(write_tables(Matrix.read(options.matrix), options.output))
+    return 0
 
 
 def _job(options: argparse.Namespace) -> int:
@@ -35,6 +43,10 @@ def main() -> int:
     run.add_argument("--output", required=True, help="folder of the results")
     run.add_argument("--dry-run", action="store_true", help="print the equivalent bundle commands and do nothing")
     run.set_defaults(run=_run)
+    table = commands.add_parser("table", help="write the tables of what is finished so far")
+    table.add_argument("matrix", help="JSON file of the matrix")
+    table.add_argument("--output", required=True, help="folder of the results")
+    table.set_defaults(run=_table)
     job = commands.add_parser("job", help="run one job, given as JSON on standard input")
     job.set_defaults(run=_job)
     options = parser.parse_args()

@@ -12,7 +12,6 @@ from typing import Any
 
 from ..data import sample_dir
 from ..data.convert_csv import convert_csv
-from ..utils import write_json
 
 _KEYS = {"name", "datasets", "trainings", "evaluations", "rows"}
 
@@ -121,7 +120,3 @@ class Matrix:
             convert_csv(index, path, base_dir=index.parent, **options)
             paths[name] = {"datalist": str(path), "dataset_dir": str(index.parent)}
         return paths
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the matrix beside its results."""
-        write_json(path, vars(self))

@@ -25,6 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         the exit code: 0 without errors, 1 with some.
     """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments and arguments[0] in ("lint", "verify"):
+        _forget_paths_inside([Path(argument) for argument in arguments[1:]])
     options = _parser().parse_args(arguments)
     result = options.run(options)
     return int(result or 0)
@@ -73,7 +76,6 @@ def _add_schema(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def _lint(options: argparse.Namespace) -> int:
-    _forget_paths_inside(options.bundles)
     from .lint import has_errors, lint_bundle
 
     found = {str(bundle): lint_bundle(_folder(bundle)) for bundle in options.bundles}
@@ -94,7 +96,6 @@ def _lint(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    _forget_paths_inside(options.bundles)
     from .verify import FAIL, CheckResult, verify_bundle
 
     logging.disable(logging.INFO)  # MONAI logs every argument of every command
@@ -128,9 +129,9 @@ def _folder(bundle: Path) -> Path:
     return bundle
 
 
-def _forget_paths_inside(bundles: Sequence[Path]) -> None:
-    """Drop the bundles from the import path before MONAI is imported, so that a hostile ``yaml.py`` stays unread."""
-    roots = [bundle.resolve() for bundle in bundles]
+def _forget_paths_inside(folders: Sequence[Path]) -> None:
+    """Drop bundles from the import path before anything imports MONAI, so that a hostile ``yaml.py`` stays unread."""
+    roots = [folder.resolve() for folder in folders if folder.is_dir()]
     sys.path[:] = [
         entry
         for entry in sys.path

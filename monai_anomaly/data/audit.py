@@ -51,8 +51,8 @@ class DatalistAudit:
     Args:
         datalist: JSON file with the sections ``training``, ``unlabeled``, ``validation``, ``testing`` or some of them.
         dataset_dir: folder that its paths are relative to; None (default): the folder of the datalist.
-        output_dir: folder for ``audit.json``; None (default) writes nothing. An audit found there is taken over when neither
-            the datalist nor size and time of any file have changed since, and it had no errors.
+        output_dir: folder for ``audit.json``; None (default) writes nothing. An audit found there is taken over when
+            neither the datalist nor size and time of any file have changed since, and it had no errors.
         sections: sections to look at; None (default): all that are there.
         num_workers: decoding threads; None (default): the number of cores, at most 8.
         seed: of the random choice of training images for the PCA baseline, used above 4,000 of them.

@@ -193,7 +193,7 @@ def _empty_masks(items: Sequence[AuditItem]) -> list[Finding]:
     ]
     if not files:
         return []
-    text = f"{len(files)} mask(s) of anomalous images mark nothing, which counts as 'no pixel is abnormal': {listing(files)}"
+    text = f"{len(files)} mask(s) of anomalous images mark nothing, so every pixel counts as healthy: {listing(files)}"
     return [finding("empty_mask", text, "remove the 'label' where nothing was annotated", files[0])]
 
 

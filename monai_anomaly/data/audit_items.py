@@ -58,7 +58,7 @@ def listing(names: Iterable[str], most: int = 5) -> str:
 def read_items(
     datalist: PathLike, dataset_dir: PathLike | None, sections: Sequence[str] | None
 ) -> tuple[list[AuditItem], list[Finding]]:
-    """Read the sections of a datalist and report every item that is not as it must be, instead of stopping at the first.
+    """Read the sections of a datalist and report every bad item, instead of stopping at the first.
 
     Args:
         datalist: JSON file.

@@ -34,25 +34,29 @@ def score_baselines(items: Sequence[AuditItem], seed: int = 0) -> dict[str, dict
         seed: see :func:`~monai_anomaly.data.baselines.pca_errors`.
 
     Returns:
-        ``{name: {section: {"image_auroc", "image_ap", "scores"}}}``, scores in datalist order, None for unusable images;
-        empty where 2D and 3D images are mixed.
+        ``{name: {section: {"image_auroc", "image_ap", "scores"}}}``, scores in datalist order, None for unusable
+        images; empty where 2D and 3D images are mixed.
     """
     usable = [item for item in items if item.image is not None]
     if len({item.image.thumbnail.ndim for item in usable if item.image}) != 1:
         return {}
     training = _features([item for item in usable if item.section == TRAINING])
-    table: dict[str, dict[str, dict[str, Any]]] = {}
+    seen = [item for item in usable if item.section in (VALIDATION, TESTING)]
+    features = _features(seen)
+    scores = {} if features is None else baseline_scores(training, features, seed)
+    table: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in scores}
     for section in (VALIDATION, TESTING):
-        inside = [item for item in items if item.section == section]
-        seen = [item for item in inside if item.image is not None]
-        features = _features(seen)
-        if features is None:
-            continue
-        targets = torch.tensor([item.target for item in seen])
-        for name, scores in baseline_scores(training, features, seed).items():
-            values = iter(scores.tolist())
-            listed = [None if item.image is None else next(values) for item in inside]
-            table.setdefault(name, {})[section] = {**rank_scores(scores, targets), "scores": listed}
+        rows = [row for row, item in enumerate(seen) if item.section == section]
+        targets = torch.tensor([seen[row].target for row in rows])
+        present = [item.image is not None for item in items if item.section == section]
+        for name, values in scores.items():
+            if rows:
+                one = values[rows]
+                listed = iter(one.tolist())
+                table[name][section] = {
+                    **rank_scores(one, targets),
+                    "scores": [next(listed) if there else None for there in present],
+                }
     return table
 
 
@@ -66,7 +70,7 @@ def baseline_warnings(table: dict[str, dict[str, dict[str, Any]]]) -> list[Findi
     if not strong:
         return []
     text = f"trivial baselines tell healthy from anomalous test images without learning, AUROC: {', '.join(strong)}"
-    remedy = "classes may differ by how they were acquired or prepared: show these rows beside every method, or match the classes"
+    remedy = "show these rows beside every method, or match how the classes were acquired and prepared"
     return [finding("trivial_baseline", text, remedy)]
 
 
@@ -107,8 +111,8 @@ def duplicate_warnings(shared: Sequence[dict[str, Any]]) -> list[Finding]:
         healthy = f"{record['healthy_found']} of {record['healthy']} healthy and " if record["healthy"] else ""
         share = f" ({record['healthy_found'] / record['healthy']:.0%} of the healthy)" if record["healthy"] else ""
         text = (
-            f"{healthy}{record['images_found']} of all {record['images']} images of {section!r} have a near-duplicate in "
-            f"{before!r}{share}: {examples}"
+            f"{healthy}{record['images_found']} of all {record['images']} images of {section!r} have a near-duplicate "
+            f"in {before!r}{share}: {examples}"
         )
         remedy = "keep all copies of a picture in one section, else remembering pictures looks like finding anomalies"
         warnings.append(finding("near_duplicates", text, remedy, pairs[0]["file"]))
@@ -120,7 +124,7 @@ def _shared(
 ) -> dict[str, Any]:
     result = search.find(queries, references)
     asked = [items[i] for i in queries.tolist()]
-    rows = zip(asked, result.index.tolist(), result.similarity.tolist(), result.count.tolist(), strict=True)
+    rows = zip(asked, result.reference.tolist(), result.similarity.tolist(), result.matches.tolist(), strict=True)
     hits = [(item, items[j].file, similarity, count) for item, j, similarity, count in rows if count]
     pairs = [
         {"file": item.file, "other": other, "similarity": round(similarity, 4), "others": count}

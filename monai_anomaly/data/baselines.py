@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from scipy.linalg import eigh
 from torch import Tensor
 
 from ..functional.curves import average_precision, roc_auc
@@ -25,7 +26,7 @@ class SectionFeatures:
     """What the baselines of one section are computed from.
 
     Args:
-        thumbnails: (N, \\*S) float32.
+        thumbnails: (N, *S) float32.
         mean: (N,) mean intensity.
         contrast: (N,) standard deviation.
         sharpness: (N,) variance of the Laplacian.
@@ -42,11 +43,11 @@ class SectionFeatures:
 def otsu_thresholds(images: Tensor) -> Tensor:
     """Return Otsu's threshold of each image: the gray value that best parts it in two classes.
 
-    Maximizes the between-class variance ``w0 w1 (m1 - m0)^2`` over a histogram of 256 bins between the image's minimum
-    and maximum. Reference: Otsu, IEEE Transactions on Systems, Man, and Cybernetics 1979, Eq. 18.
+    Maximizes the between-class variance ``w0 w1 (m1 - m0)^2`` over a histogram of 256 bins between minimum and maximum
+    of the image. Reference: Otsu, IEEE Transactions on Systems, Man, and Cybernetics 1979, Eq. 18.
 
     Args:
-        images: (N, \\*S) real.
+        images: (N, *S) real.
 
     Returns:
         (N,) thresholds; pixels above belong to the brighter class. A constant image gets its own value.
@@ -76,12 +77,12 @@ def foreground_area(thumbnails: Tensor) -> Tensor:
 def pca_errors(training: Tensor, images: Tensor, components: int = PCA_COMPONENTS, seed: int = 0) -> Tensor:
     """Return the mean squared error of reconstructing each image from the training images' principal components.
 
-    ``|| (x - m) - V V^T (x - m) ||^2 / P`` with the mean ``m`` and the leading right singular vectors ``V`` of the centered
-    training images, on thumbnails halved to 32x32 (16x16x16 in 3D).
+    ``|| (x - m) - V V^T (x - m) ||^2 / P`` with the mean ``m`` and the leading right singular vectors ``V`` of the
+    centered training images, on thumbnails halved to 32x32 (16x16x16 in 3D) with P pixels.
 
     Args:
-        training: (N, \\*S) thumbnails.
-        images: (M, \\*S) thumbnails.
+        training: (N, *S) thumbnails.
+        images: (M, *S) thumbnails.
         components: number of components, at least 1; at most N - 1 are used.
         seed: of the choice of 4,000 training images where there are more.
 
@@ -96,9 +97,9 @@ def pca_errors(training: Tensor, images: Tensor, components: int = PCA_COMPONENT
         chosen = training[order[:_MOST_PCA_IMAGES]]
     points, queries = _halve(chosen).to(torch.float64), _halve(images).to(torch.float64)
     center = points.mean(0)
-    basis = torch.linalg.svd(points - center, full_matrices=False).Vh[: min(components, len(points) - 1)]
+    basis = _leading_directions(points - center, min(components, len(points) - 1))
     residual = queries - center
-    residual = residual - (residual @ basis.T) @ basis
+    residual = residual - (residual @ basis) @ basis.T
     return residual.square().mean(1)
 
 
@@ -108,8 +109,8 @@ def nearest_distances(training: Tensor, images: Tensor) -> Tensor:
     ``min_t || u(x) - u(t) ||`` where ``u`` subtracts the mean and divides by the norm; between 0 and 2.
 
     Args:
-        training: (N, \\*S) thumbnails.
-        images: (M, \\*S) thumbnails.
+        training: (N, *S) thumbnails.
+        images: (M, *S) thumbnails.
 
     Returns:
         (M,) float64.
@@ -135,8 +136,8 @@ def baseline_scores(training: SectionFeatures | None, section: SectionFeatures, 
         seed: see :func:`pca_errors`.
 
     Returns:
-        Name to (N,) float64 scores: ``mean_intensity``, ``contrast``, ``sharpness``, ``foreground_area``, and with training
-        images ``slice_position`` (distance from their median position, where every ``z`` is known),
+        Name to (N,) float64 scores: ``mean_intensity``, ``contrast``, ``sharpness``, ``foreground_area``, and with
+        training images ``slice_position`` (distance from their median position, where every ``z`` is known),
         ``pca_reconstruction`` and ``nearest_training_image``.
     """
     scores = {
@@ -163,6 +164,16 @@ def rank_scores(scores: Tensor, targets: Tensor) -> dict[str, float | None]:
     if len(targets.unique()) < 2:
         return {"image_auroc": None, "image_ap": None}
     return {"image_auroc": float(roc_auc(scores, targets)), "image_ap": float(average_precision(scores, targets))}
+
+
+def _leading_directions(centered: Tensor, components: int) -> Tensor:
+    """Return the leading right singular vectors (P, K) of (N, P), from the smaller of the two Gram matrices."""
+    rows, columns = centered.shape
+    gram = centered @ centered.T if rows <= columns else centered.T @ centered
+    last = len(gram) - 1
+    values, vectors = eigh(gram.numpy(), subset_by_index=[max(0, last + 1 - components), last])
+    kept = torch.from_numpy(vectors[:, values > 1e-12 * max(values[-1], 0.0)])  # the others are rounding errors
+    return F.normalize(centered.T @ kept, dim=0) if rows <= columns else kept
 
 
 def _halve(thumbnails: Tensor) -> Tensor:

@@ -3,9 +3,9 @@
 
 """Near-duplicate images: copies that were mirrored, stretched, sharpened, or changed in contrast.
 
-Images are compared by the correlation of their band-passed thumbnails, in two views (whole, and cut to the foreground, which
-undoes margins), mirrored along each axis and stretched a little. What all images of a set share, such as the round edge
-of a fundus photograph, is taken out first, else all of them would look alike.
+Images are compared by the correlation of their band-passed thumbnails, in two views (whole, and cut to the foreground,
+which undoes margins), mirrored along each axis and stretched a little. What all images of a set share, such as the
+round edge of a fundus photograph, is taken out first, else all of them would look alike.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from .baselines import otsu_thresholds
 THRESHOLD = 0.9
 STRETCHES = (0.93, 1.07)
 _BLOCK = 1024
-_MOST_BLOCK_ELEMENTS = 2**22
 # Relative to the thumbnail's side: 1 and 4 pixels of 64. Coarser bands see the anatomy that all chests share, finer
 # ones the noise that resampling destroys.
 _FINE, _COARSE = 1 / 64, 1 / 16
@@ -36,22 +35,22 @@ class NearDuplicates(NamedTuple):
     """Result of :meth:`DuplicateSearch.find`.
 
     Args:
-        index: (M,) position of the most similar reference of each query.
+        reference: (M,) position of the most similar reference of each query.
         similarity: (M,) its similarity in [-1, 1].
-        count: (M,) number of references at or above the threshold.
+        matches: (M,) number of references at or above the threshold.
     """
 
-    index: Tensor
+    reference: Tensor
     similarity: Tensor
-    count: Tensor
+    matches: Tensor
 
 
 class DuplicateSearch:
     """Find near-duplicates among the images of one data set.
 
-    The similarity of two thumbnails is the largest cosine, over views, mirror images and stretches, of their descriptors
-    ``(d(x) - m) / ||d(x) - m||``, where ``d`` is the difference of two Gaussian blurs (sigma 1 and 4 pixels of 64) at half
-    resolution with unit norm, and ``m`` the shrunk mean of ``d`` over the set.
+    The similarity of two thumbnails is the largest cosine, over views, mirror images and stretches, of their
+    descriptors ``(d(x) - m) / ||d(x) - m||``, where ``d`` is the difference of two Gaussian blurs (sigma 1 and 4 pixels
+    of 64) at half resolution with unit norm, and ``m`` the shrunk mean of ``d`` over the set.
 
     Args:
         thumbnails: (N, *S) of all images of the set, 2D or 3D with equal even sides.
@@ -64,16 +63,17 @@ class DuplicateSearch:
             raise ValueError(f"thumbnails must be (N, S, S) or (N, S, S, S), S even, got {tuple(thumbnails.shape)}")
         if not 0 < threshold < 1:
             raise ValueError(f"threshold must be between 0 and 1, got {threshold}")
-        self.thumbnails = thumbnails.to(torch.float32)
         self.threshold = threshold
-        axes = thumbnails.ndim - 1
+        images = thumbnails.to(torch.float32)
+        axes = images.ndim - 1
         one = (1.0,) * axes
         each_axis = [one[:axis] + (s,) + one[axis + 1 :] for axis, s in product(range(axes), STRETCHES)]
         all_axes = [(s,) * axes for s in STRETCHES]
-        whole = torch.tensor([0.0, 1.0]).expand(len(thumbnails), axes, 2)
-        # the foreground's box follows a stretch by itself
-        self._views = [(whole, [one, *each_axis, *all_axes]), (foreground_boxes(self.thumbnails), [one])]
-        self._shared = [self._mean_descriptor(boxes) for boxes, _ in self._views]
+        # the view of the foreground needs no stretches: its box follows them by itself
+        self._views = [
+            _View([_describe(images, stretch) for stretch in (one, *each_axis, *all_axes)]),
+            _View([_describe(_cut(images, foreground_boxes(images)), one)]),
+        ]
 
     def find(self, queries: Tensor, references: Tensor) -> NearDuplicates:
         """Find the most similar reference of each query, in blocks that bound the memory.
@@ -99,30 +99,31 @@ class DuplicateSearch:
     def similarities(self, queries: Tensor, references: Tensor) -> Tensor:
         """Return the similarity of each query with each reference, (M, K)."""
         similarity = torch.full((len(queries), len(references)), -1.0)
-        for (boxes, stretches), shared in zip(self._views, self._shared, strict=True):
-            left = _center(self._describe(queries, boxes[queries]), shared)
-            for stretch in stretches:
-                right = self._describe(references, _scale(boxes[references], stretch))
-                for mirrored in _mirrored(right):
-                    torch.maximum(similarity, left @ _center(mirrored, shared).T, out=similarity)
+        for view in self._views:
+            left = view.centered(view.descriptors[0][queries])
+            for descriptors in view.descriptors:
+                for mirrored in _mirrored(descriptors[references]):
+                    torch.maximum(similarity, left @ view.centered(mirrored).T, out=similarity)
         return similarity
 
-    def _describe(self, positions: Tensor, boxes: Tensor) -> Tensor:
-        """Return the band-passed content of the boxes, (B, *(S / 2)), each with unit norm."""
-        step = max(1, _MOST_BLOCK_ELEMENTS // self.thumbnails[0].numel())
-        parts = zip(positions.split(step), boxes.split(step), strict=True)
-        return torch.cat([_band_pass(self.thumbnails[p], b) for p, b in parts])
 
-    def _mean_descriptor(self, boxes: Tensor) -> Tensor:
-        n = len(self.thumbnails)
-        return self._describe(torch.arange(n), boxes).mean(0) * (n / (n + _SHRINKAGE))
+class _View:
+    """One way to look at the images: their descriptors, each stretch apart, and what all of them share."""
+
+    def __init__(self, descriptors: list[Tensor]) -> None:
+        n = len(descriptors[0])
+        self.descriptors = descriptors
+        self.shared = descriptors[0].mean(0) * (n / (n + _SHRINKAGE))
+
+    def centered(self, descriptors: Tensor) -> Tensor:
+        return F.normalize((descriptors - self.shared).flatten(1), dim=1, eps=1e-12)
 
 
 def foreground_boxes(thumbnails: Tensor) -> Tensor:
     """Return the box of the foreground of each thumbnail, in shares of its sides.
 
-    Foreground is what is brighter than half of Otsu's threshold above the minimum; lines of an axis with at most 2 % of it
-    are left out.
+    Foreground is what is brighter than half of Otsu's threshold above the minimum; lines of an axis with at most 2 % of
+    it are left out.
 
     Args:
         thumbnails: (N, *S).
@@ -146,12 +147,15 @@ def foreground_boxes(thumbnails: Tensor) -> Tensor:
     return torch.stack(boxes, 1)
 
 
-def _band_pass(images: Tensor, boxes: Tensor) -> Tensor:
-    """Cut out, blur twice, halve and subtract: each step is linear and separable, so it is one small matrix an axis."""
+def _describe(images: Tensor, stretch: tuple[float, ...]) -> Tensor:
+    """Return the band-passed images, (N, *(S / 2)), each with unit norm.
+
+    Stretching, blurring and halving are linear and separable, so together they are one small matrix an axis.
+    """
     size = images.shape[1]
-    cuts = [_resampling(boxes[:, axis], size) for axis in range(images.ndim - 1)]
+    stretches = [_resampling(torch.tensor([[0.5 - s / 2, 0.5 + s / 2]]), size)[0] for s in stretch]
     fine, coarse = (
-        reduce(lambda x, axis: _along(x, blur @ cuts[axis], axis + 1), range(len(cuts)), images)
+        reduce(lambda x, axis: _along(x, blur @ stretches[axis], axis + 1), range(len(stretch)), images)
         for blur in (_half_blur(size, _FINE * size), _half_blur(size, _COARSE * size))
     )
     band = (fine - coarse).flatten(1)
@@ -159,10 +163,23 @@ def _band_pass(images: Tensor, boxes: Tensor) -> Tensor:
     return band.view_as(fine)
 
 
-def _along(images: Tensor, matrices: Tensor, axis: int) -> Tensor:
-    """Apply (B, T, S) to one axis of (B, *S)."""
-    moved = images.movedim(axis, 1)
-    return (matrices @ moved.flatten(2)).view(len(images), -1, *moved.shape[2:]).movedim(1, axis)
+def _cut(images: Tensor, boxes: Tensor) -> Tensor:
+    """Return the content of the boxes (N, axes, 2), resampled to the size of the images."""
+    parts = []
+    for part, spans in zip(images.split(_BLOCK), boxes.split(_BLOCK), strict=True):
+        for axis in range(images.ndim - 1):
+            part = _along(part, _resampling(spans[:, axis], images.shape[1]), axis + 1)
+        parts.append(part)
+    return torch.cat(parts)
+
+
+def _along(images: Tensor, matrix: Tensor, axis: int) -> Tensor:
+    """Apply one matrix (T, S), or one for each image (N, T, S), to one axis of the images (N, *S)."""
+    moved = images.movedim(axis, -1)
+    if matrix.ndim == 2:
+        return (moved @ matrix.T).movedim(-1, axis)
+    flat = moved.flatten(1, -2) @ matrix.transpose(1, 2)
+    return flat.view(*moved.shape[:-1], -1).movedim(-1, axis)
 
 
 def _half_blur(size: int, sigma: float) -> Tensor:
@@ -181,15 +198,6 @@ def _resampling(spans: Tensor, size: int) -> Tensor:
     return (1 - (at[:, :, None] - torch.arange(size)).abs()).clamp_min(0)
 
 
-def _scale(boxes: Tensor, stretch: tuple[float, ...]) -> Tensor:
-    middle = boxes.mean(2, keepdim=True)
-    return middle + (boxes - middle) * torch.tensor(stretch)[:, None]
-
-
 def _mirrored(descriptors: Tensor) -> list[Tensor]:
     """Return the descriptors, and mirrored along each one axis: files store axes in different orders."""
     return [descriptors] + [descriptors.flip(axis) for axis in range(1, descriptors.ndim)]
-
-
-def _center(descriptors: Tensor, shared: Tensor) -> Tensor:
-    return F.normalize((descriptors - shared).flatten(1), dim=1, eps=1e-12)

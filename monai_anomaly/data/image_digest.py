@@ -34,7 +34,7 @@ class ImageDigest:
         shape: (C, *S) of the decoded image.
         thumbnail: mean over channels, area-averaged to 64x64 (2D) or 32x32x32 (3D), float32, in the file's units.
         mean: mean intensity, in the file's units.
-        contrast: standard deviation of the intensity.
+        contrast: standard deviation of the mean over channels.
         sharpness: variance of the Laplacian of the mean over channels.
         constant: whether every channel has one value only.
         pixel_hash: hash of shape and values; equal for a copy of the file, also in another lossless format.
@@ -120,7 +120,7 @@ def digest_image(image: Tensor) -> ImageDigest:
         shape=tuple(image.shape),
         thumbnail=_POOLS[gray.ndim](gray[None, None], THUMBNAIL_SIZES[gray.ndim])[0, 0].contiguous(),
         mean=float(values.mean(dtype=np.float64)),
-        contrast=float(values.std(dtype=np.float64)),
+        contrast=float(gray.numpy().std(dtype=np.float64)),
         sharpness=float(laplace(gray.numpy()).var(dtype=np.float64)),
         constant=bool(torch.equal(flat.amax(1), flat.amin(1))),
         pixel_hash=hashlib.sha256(repr(values.shape).encode() + values.tobytes()).hexdigest(),

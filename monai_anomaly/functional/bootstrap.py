@@ -128,10 +128,11 @@ def bootstrap_scores(
     patient = torch.tensor([position[name] for name in names], dtype=torch.int64)
     distinct, group = torch.unique(scores, return_inverse=True)
     group = distinct.numel() - 1 - group
+    columns = max(distinct.numel(), 1)
 
     def counts_of(multiplicities: Tensor) -> tuple[Tensor, Tensor]:
         weights = multiplicities[:, patient]
-        empty = weights.new_zeros(len(weights), distinct.numel())
+        empty = weights.new_zeros(len(weights), columns)
         return (
             empty.index_add(1, group[positive], weights[:, positive]),
             empty.index_add(1, group[~positive], weights[:, ~positive]),

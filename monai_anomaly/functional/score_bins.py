@@ -5,7 +5,7 @@
 
 The bits of a float32, with those of negative numbers mirrored, are an integer that grows with the number. Its leading
 bits therefore form bins that keep the order of all numbers from 1e-38 to 1e38 of either sign, with the same relative
-width everywhere: no range has to be known, and a map whose values are all near 1e-9 is resolved as finely as one near 1.
+width everywhere: no range has to be known, and a map with values near 1e-9 is resolved as finely as one near 1.
 """
 
 from __future__ import annotations
@@ -13,13 +13,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["MAX_BITS", "MIN_BITS", "bin_lower_edges", "score_bins", "subnormal_bins"]
+__all__ = ["MAX_BITS", "MIN_BITS", "bin_lower_edges", "check_bits", "score_bins", "subnormal_bins"]
 
 #: sign and exponent need nine bits; with fewer, bins mix numbers that differ by more than a factor of two
 MIN_BITS = 10
 MAX_BITS = 24
 _FLOAT_BITS = 32
 _MAGNITUDE = 0x7FFFFFFF
+
+
+def check_bits(bits: int) -> None:
+    """Refuse a number of leading bits that makes no useful bins."""
+    if not MIN_BITS <= bits <= MAX_BITS:
+        raise ValueError(f"bits must be in {MIN_BITS}..{MAX_BITS}, got {bits}.")
 
 
 def score_bins(scores: Tensor, bits: int = 16) -> Tensor:
@@ -37,8 +43,7 @@ def score_bins(scores: Tensor, bits: int = 16) -> Tensor:
     Returns:
         the shape of ``scores``, int32 in [0, 2 ** bits).
     """
-    if not MIN_BITS <= bits <= MAX_BITS:
-        raise ValueError(f"bits must be in {MIN_BITS}..{MAX_BITS}, got {bits}.")
+    check_bits(bits)
     if scores.dtype != torch.float32:
         raise ValueError(f"scores must be float32, got {scores.dtype}.")
     # adding zero turns the negative zero, which equals zero but has another sign bit, into zero

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from monai.metrics.metric import Cumulative
+from monai.metrics.metric import Metric
 from torch import Tensor
 
 from monai_anomaly.functional.curves import average_precision, roc_auc
@@ -38,7 +38,7 @@ def compute_image_ap(y_pred: Tensor, y: Tensor) -> float:
     return average_precision(y_pred, y)
 
 
-class _ImageMetric(Cumulative):
+class _ImageMetric(Metric):
     """Metric of image scores over all batches and ranks.
 
     Args:
@@ -49,11 +49,9 @@ class _ImageMetric(Cumulative):
 
     def __init__(self, accumulator: ImageAccumulator | None = None) -> None:
         self.accumulator = ImageAccumulator() if accumulator is None else accumulator
-        super().__init__()
 
     def reset(self) -> None:
         """Forget all images."""
-        super().reset()
         self.accumulator.reset()
 
     def __call__(

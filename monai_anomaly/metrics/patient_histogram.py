@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from monai_anomaly.functional.curves import sort_values
-from monai_anomaly.functional.score_bins import score_bins, subnormal_bins
+from monai_anomaly.functional.score_bins import check_bits, score_bins
 
 from .gather import gather_rows, gather_strings
 from .score_histogram import CHUNK
@@ -80,7 +80,7 @@ class PatientHistogram:
     """
 
     def __init__(self, bits: int = 14) -> None:
-        subnormal_bins(bits)
+        check_bits(bits)
         self.bits = bits
         self.names: dict[str, int] = {}
         self._keys = torch.zeros(0, dtype=torch.int64)

@@ -8,7 +8,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
-from monai.metrics.metric import Cumulative
+from monai.metrics.metric import Metric
 from torch import Tensor
 
 from monai_anomaly.functional.binned_curves import (
@@ -85,7 +85,7 @@ def compute_pixel_pro(y_pred: Tensor, y: Tensor, max_fpr: float = 0.3, connectiv
     return per_region_overlap(y_pred, y, max_fpr, connectivity)
 
 
-class _PixelMetric(Cumulative):
+class _PixelMetric(Metric):
     """Metric of anomaly maps over all pixels of all batches and ranks.
 
     Args:
@@ -104,11 +104,9 @@ class _PixelMetric(Cumulative):
         bits: int = 16,
     ) -> None:
         self.accumulator = PixelAccumulator(mode, max_exact_pixels, bits) if accumulator is None else accumulator
-        super().__init__()
 
     def reset(self) -> None:
         """Forget all images."""
-        super().reset()
         self.accumulator.reset()
 
     def __call__(

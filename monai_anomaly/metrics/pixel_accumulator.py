@@ -13,6 +13,7 @@ from torch import Tensor
 from monai_anomaly.functional.binned_curves import BinnedCounts
 from monai_anomaly.functional.curves import count_positive_scores
 from monai_anomaly.functional.regions import region_weights
+from monai_anomaly.functional.score_bins import check_bits
 
 from .gather import gather_rows, gather_strings
 from .image_accumulator import first_of_each, patient_names
@@ -91,6 +92,7 @@ class PixelAccumulator:
             raise ValueError(f"mode must be one of {MODES}, got {mode!r}.")
         if max_exact_pixels < 0:
             raise ValueError(f"max_exact_pixels must be at least 0, got {max_exact_pixels}.")
+        check_bits(bits)
         self.mode, self.max_exact_pixels, self.bits = mode, int(max_exact_pixels), bits
         self.connectivity, self.keep_patients = connectivity, keep_patients
         self.reset()

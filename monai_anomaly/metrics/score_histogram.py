@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from monai_anomaly.functional.binned_curves import BinnedCounts
-from monai_anomaly.functional.score_bins import bin_lower_edges, score_bins, subnormal_bins
+from monai_anomaly.functional.score_bins import bin_lower_edges, check_bits, score_bins, subnormal_bins
 
 from .gather import reduce_extreme, reduce_sum
 
@@ -29,6 +29,7 @@ class ScoreHistogram:
     """
 
     def __init__(self, bits: int = 16) -> None:
+        check_bits(bits)
         self._tiny = subnormal_bins(bits)
         self.bits = bits
         self.positives, self.negatives, self.weights = torch.zeros(3, 2**bits, dtype=torch.int64)

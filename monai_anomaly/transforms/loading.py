@@ -12,7 +12,7 @@ import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
-from monai.utils import MetaKeys, TransformBackends, convert_to_dst_type
+from monai.utils import MetaKeys, TransformBackends
 
 from .readers import RASTER_SUFFIXES, has_suffix, make_loader, reader_name
 
@@ -57,26 +57,21 @@ class LoadImageChecked(Transform):
     def __call__(self, filename: str | os.PathLike[str]) -> MetaTensor:
         """Return the checked image of one file (or of a folder that holds one DICOM series)."""
         path = os.fspath(filename)
-        native = self._fit_axes(_read(path), path)
-        image: MetaTensor = convert_to_dst_type(native, native, dtype=torch.float32)[0]
-        if image.numel() == 0:
-            raise ValueError(f"image {path} holds no pixels: export it again or remove it from the datalist")
-        if not bool(torch.isfinite(image.as_tensor()).all()):
-            raise ValueError(
-                f"image {path} holds NaN or infinite values: replace them (for instance by the background value) "
-                "or remove the image from the datalist"
-            )
-        self._check_channels(image, path)
-        image.meta = _slim_meta(image, path)
-        eight_bit = native.dtype == torch.uint8
-        image.meta[SOURCE_RANGE] = (0.0, 255.0) if eight_bit else (float(image.min()), float(image.max()))
-        return image
+        native = _read(path)
+        values = self._fit_axes(native.as_tensor(), path)
+        eight_bit = values.dtype == torch.uint8
+        values = values.to(torch.float32)
+        _check_values(values, path)
+        self._check_channels(values, path)
+        meta = _slim_meta(native, path)
+        meta[MetaKeys.SPATIAL_SHAPE] = np.asarray(values.shape[1:])
+        meta[SOURCE_RANGE] = (0.0, 255.0) if eight_bit else (float(values.min()), float(values.max()))
+        return MetaTensor(values, meta=meta)
 
-    def _fit_axes(self, image: MetaTensor, path: str) -> MetaTensor:
+    def _fit_axes(self, image: torch.Tensor, path: str) -> torch.Tensor:
         axes = image.ndim - 1
         if self.spatial_dims == 2 and axes == 3 and image.shape[-1] == 1:
-            squeezed: Any = image.squeeze(-1)
-            return squeezed
+            return image.squeeze(-1)
         if self.spatial_dims in (None, axes):
             return image
         raise ValueError(
@@ -84,7 +79,7 @@ class LoadImageChecked(Transform):
             + ("save its slices as separate images, or set spatial_dims to 3" if axes == 3 else "set spatial_dims to 2")
         )
 
-    def _check_channels(self, image: MetaTensor, path: str) -> None:
+    def _check_channels(self, image: torch.Tensor, path: str) -> None:
         if self.in_channels not in (None, image.shape[0]):
             raise ValueError(
                 f"image {path} has {image.shape[0]} channel(s), but in_channels={self.in_channels}: "
@@ -137,6 +132,16 @@ def _read(path: str) -> MetaTensor:
         ) from error
 
 
+def _check_values(image: torch.Tensor, path: str) -> None:
+    if image.numel() == 0:
+        raise ValueError(f"image {path} holds no pixels: export it again or remove it from the datalist")
+    if not bool(torch.isfinite(image).all()):
+        raise ValueError(
+            f"image {path} holds NaN or infinite values: replace them (for instance by the background value) "
+            "or remove the image from the datalist"
+        )
+
+
 def _first_line(error: BaseException) -> str:
     """Return one line that says why, from the innermost error (MONAI and ITK wrap it in long texts)."""
     while error.__cause__ is not None:
@@ -150,7 +155,6 @@ def _slim_meta(image: MetaTensor, path: str) -> dict[str, Any]:
     if has_suffix(path, RASTER_SUFFIXES):
         meta[MetaKeys.AFFINE] = torch.eye(4, dtype=torch.float64)
         meta[MetaKeys.ORIGINAL_AFFINE] = np.eye(4)
-    meta[MetaKeys.SPATIAL_SHAPE] = np.asarray(image.shape[1:])
     return meta
 
 

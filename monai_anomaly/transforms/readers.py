@@ -57,21 +57,24 @@ def _plain_mode(image: Image.Image) -> Image.Image:
     return image
 
 
-def _beyond_pillow(path: str) -> bool:
-    """Return whether Pillow would lose values of this picture: 16-bit channels cut to 8, or pages after the first."""
+def _picture_reader(path: str) -> str:
+    """Return Pillow's reader, unless Pillow would lose values: 16-bit channels cut to 8, or pages after the first."""
     try:
         with Image.open(path) as image:
+            deep, pages = False, 1
             if image.format == "TIFF":
                 tags = image.tag_v2  # type: ignore[attr-defined]
                 deep = max(tags.get(_TIFF_BITS, (1,))) > 8 and tags.get(_TIFF_SAMPLES, 1) > 1
-                return deep or getattr(image, "n_frames", 1) > 1
+                pages = getattr(image, "n_frames", 1)
             if image.format == "PNG":
                 with open(path, "rb") as stream:
                     depth, color_type = stream.read(26)[24:26]
-                return depth == 16 and color_type in _PNG_COLOR_TYPES_WITH_CHANNELS
-    except UnidentifiedImageError:
-        return has_suffix(path, (".tif", ".tiff"))
-    return False
+                deep = depth == 16 and color_type in _PNG_COLOR_TYPES_WITH_CHANNELS
+    except UnidentifiedImageError:  # of the formats here, Pillow lacks some kinds of TIFF
+        return "itk" if has_suffix(path, (".tif", ".tiff")) else "pillow"
+    if deep:
+        return "itk_vector"
+    return "itk" if pages > 1 else "pillow"
 
 
 def _make_pillow() -> ImageReader:
@@ -92,9 +95,7 @@ def reader_name(path: str) -> str:
         return "nibabel"
     if not has_suffix(path, RASTER_SUFFIXES):
         return "itk"
-    if not _beyond_pillow(path):
-        return "pillow"
-    return "itk_vector"
+    return _picture_reader(path)
 
 
 @lru_cache(maxsize=len(_MAKERS))

@@ -93,7 +93,9 @@ def test_auroc_bound_is_half_the_pairs_that_share_a_bin() -> None:
 
 
 def test_mixed_bin_estimate_is_the_integral() -> None:
-    counts = BinnedCounts(torch.arange(2), torch.tensor([3, 40]), torch.tensor([5, 60]), torch.ones(2), torch.zeros(2) > 0)
+    counts = BinnedCounts(
+        torch.arange(2), torch.tensor([3, 40]), torch.tensor([5, 60]), torch.ones(2), torch.zeros(2) > 0
+    )
     u = (torch.arange(100_000, dtype=torch.float64) + 0.5) / 100_000
     second = ((3 + 40 * u) / (8 + 100 * u)).mean()
     expected = (3 * 3 / 8 + 40 * float(second)) / 43

@@ -26,7 +26,9 @@ from monai_anomaly.functional.curves import (
 )
 
 
-def _sample(seed: int, decimals: int, size: int = 400, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor]:
+def _sample(
+    seed: int, decimals: int, size: int = 400, dtype: torch.dtype = torch.float32
+) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     targets = (torch.rand(size, generator=generator) < 0.2).to(torch.int64)
     scores = torch.randn(size, generator=generator, dtype=dtype) + targets

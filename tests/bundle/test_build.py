@@ -1,0 +1,65 @@
+# Copyright (c) monai_anomaly contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from monai_anomaly.bundle import build
+from monai_anomaly.bundle.build import build_bundle, bundle_files, create_bundle, recipe_names
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def test_the_bundles_of_the_first_issue_are_there() -> None:
+    assert {"ae", "memae", "aeu", "d2ue_ae", "d2ue_memae", "d2ue_aeu"} <= set(recipe_names())
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_committed_bundle_is_what_the_recipe_gives(name: str) -> None:
+    committed = REPOSITORY / "bundles" / name
+    expected = bundle_files(name)
+    for path, content in expected.items():
+        text = (committed / path).read_text(encoding="utf-8")
+        assert (text if isinstance(content, str) else json.loads(text)) == content, f"{path}: run make bundles"
+    present = {str(path.relative_to(committed)) for path in committed.rglob("*") if path.is_file()}
+    run_outputs = ("runs/", "eval/")
+    extra = {path for path in present - set(expected) if not path.startswith(run_outputs)}
+    assert extra <= {"models/.gitkeep", "models/model.pt"}
+
+
+def test_every_committed_bundle_has_a_recipe() -> None:
+    assert sorted(path.name for path in (REPOSITORY / "bundles").iterdir() if path.is_dir()) == recipe_names()
+
+
+def test_building_twice_gives_the_same_files_and_keeps_weights(tmp_path: Path) -> None:
+    bundle = build_bundle("ae", tmp_path)
+    (bundle / "models" / "model.pt").write_bytes(b"weights")
+    before = {path: path.read_bytes() for path in bundle.rglob("*") if path.is_file()}
+    build_bundle("ae", tmp_path)
+    assert {path: path.read_bytes() for path in bundle.rglob("*") if path.is_file()} == before
+
+
+def test_create_does_not_overwrite_and_takes_weights(tmp_path: Path) -> None:
+    weights = tmp_path / "trained.pt"
+    weights.write_bytes(b"weights")
+    bundle = create_bundle("memae", tmp_path / "new", weights)
+    assert (bundle / "models" / "model.pt").read_bytes() == b"weights"
+    with pytest.raises(ValueError, match="exists already"):
+        create_bundle("memae", tmp_path / "new")
+
+
+def test_unknown_recipe_names_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="d2ue_ae"):
+        bundle_files("nothing")
+
+
+def test_two_layers_must_not_define_the_same_key() -> None:
+    content = {"a": {"b": 1}}
+    build._merge(content, {"a": {"c": 2}}, "second")
+    assert content == {"a": {"b": 1, "c": 2}}
+    with pytest.raises(ValueError, match="third defines a::b"):
+        build._merge(content, {"a": {"b": 3}}, "third")
