@@ -17,7 +17,23 @@ HEADER = ["# Copyright (c) monai_anomaly contributors", "# SPDX-License-Identifi
 LONGEST_FILE, LONGEST_FUNCTION = 400, 60
 
 NOT_OURS = {".git", ".venv", "venv", "runs", "build", "dist", "_build", "node_modules", "__pycache__"}
-TEXT = {".py", ".md", ".rst", ".txt", ".toml", ".json", ".conf", ".cff", ".yaml", ".yml", ".html", ".css", ".js", ".csv", ".in"}
+TEXT = {
+    ".py",
+    ".md",
+    ".rst",
+    ".txt",
+    ".toml",
+    ".json",
+    ".conf",
+    ".cff",
+    ".yaml",
+    ".yml",
+    ".html",
+    ".css",
+    ".js",
+    ".csv",
+    ".in",
+}
 TEXT_NAMES = {"Makefile", "LICENSE", "NOTICE", "run"}
 
 # Put together here, so that this file does not contain what it looks for.
@@ -148,16 +164,22 @@ def test_something_unsafe_is_found(source: str) -> None:
     assert unsafe(source)
 
 
-@pytest.mark.parametrize("source", ["torch.load(path, weights_only=True)", "network.eval()", "np.load(path)", "x = 'torch.hub'"])
+@pytest.mark.parametrize(
+    "source", ["torch.load(path, weights_only=True)", "network.eval()", "np.load(path)", "x = 'torch.hub'"]
+)
 def test_something_safe_is_not_reported(source: str) -> None:
     assert not unsafe(source)
 
 
-@pytest.mark.parametrize("text", ["cd /" + "work/main", "see '/" + "tmp/w/x'", "https://" + "py" + "pi.org/simple", "/" + "opt/wheels"])
+@pytest.mark.parametrize(
+    "text", ["cd /" + "work/main", "see '/" + "tmp/w/x'", "https://" + "py" + "pi.org/simple", "/" + "opt/wheels"]
+)
 def test_a_machine_path_is_found(text: str) -> None:
     assert FORBIDDEN.search(text)
 
 
-@pytest.mark.parametrize("text", ["/path/to/work/x", "a/work/b", "{root}/work/x", "~/work/x", "framework/", "https://host.org/work-x"])
+@pytest.mark.parametrize(
+    "text", ["/path/to/work/x", "a/work/b", "{root}/work/x", "~/work/x", "framework/", "https://host.org/work-x"]
+)
 def test_an_ordinary_path_is_not_reported(text: str) -> None:
     assert not FORBIDDEN.search(text)

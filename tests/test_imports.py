@@ -18,7 +18,16 @@ PACKAGE = "monai_anomaly"
 
 FLOOR_0 = {"utils"}
 FLOORS_0_1 = FLOOR_0 | {"functional", "networks/blocks"}
-FLOORS_0_3 = FLOORS_0_1 | {"networks", "networks/nets", "losses", "transforms", "metrics", "inferers", "data", "visualize"}
+FLOORS_0_3 = FLOORS_0_1 | {
+    "networks",
+    "networks/nets",
+    "losses",
+    "transforms",
+    "metrics",
+    "inferers",
+    "data",
+    "visualize",
+}
 FLOORS_0_4 = FLOORS_0_3 | {"engines", "handlers"}
 
 # What a folder may import besides itself. Every other folder of the package is above it or beside it.

@@ -66,9 +66,17 @@ def imported_distributions(*folders: Path) -> set[str]:
                 names |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.level == 0:
                 names.add(node.module or "")
-            elif isinstance(node, ast.Call) and getattr(node.func, "id", "") in {"optional_import", "import_module"} and node.args:
+            elif (
+                isinstance(node, ast.Call)
+                and getattr(node.func, "id", "") in {"optional_import", "import_module"}
+                and node.args
+            ):
                 names.add(str(getattr(node.args[0], "value", "")))
-    roots = {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) - {"", "monai_anomaly", "tests", "tomllib"}
+    roots = (
+        {name.split(".")[0] for name in names}
+        - set(sys.stdlib_module_names)
+        - {"", "monai_anomaly", "tests", "tomllib"}
+    )
     local = {path.stem for folder in folders for path in folder.rglob("*.py")}
     return {canonical(DISTRIBUTION.get(root, root)) for root in roots if root not in local or root in DISTRIBUTION}
 
@@ -180,7 +188,9 @@ def test_wheel_works_outside_the_checkout(wheel: Path, tmp_path: Path) -> None:
     # A file that lies elsewhere, not -c: the first entry of sys.path is then its folder, never the checkout.
     probe = elsewhere / "probe.py"
     probe.write_text(PROBE, "utf-8")
-    done = subprocess.run([sys.executable, str(probe)], cwd=elsewhere, env=environment, text=True, capture_output=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, str(probe)], cwd=elsewhere, env=environment, text=True, capture_output=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr
     module, folder = (Path(line).resolve() for line in done.stdout.splitlines()[-2:])
     assert module.is_relative_to(site.resolve())

@@ -16,7 +16,6 @@ from typing import Any
 from monai.bundle import ConfigWorkflow
 from tqdm import tqdm
 
-from ..bundle.build import build_bundle
 from ..utils import write_json
 from .matrix import Job, Matrix
 
@@ -39,7 +38,9 @@ def plan(matrix: Matrix, data_dir: str | None, output_dir: str | Path) -> list[d
     """
     output = Path(output_dir).resolve()
     datalists = matrix.prepare(data_dir, output)
-    bundles = {s["bundle"]: build_bundle(s["bundle"], output / "bundles") for s in matrix.trainings.values()}
+    bundles = {settings["bundle"]: output / "bundles" / settings["bundle"] for settings in matrix.trainings.values()}
+    build = [sys.executable, "-m", "monai_anomaly.bundle", "build", *bundles, "--output-dir", str(output / "bundles")]
+    subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
     return [_plan_job(job, bundles[job.bundle], datalists[job.dataset], output / job.folder) for job in matrix.jobs()]
 
 

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import importlib.util
 import json
 import logging
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 _EPILOG = """Run lint on a foreign bundle from outside its folder, or with `python -P`: `python -m` imports from the
@@ -98,14 +100,14 @@ def _lint(options: argparse.Namespace) -> int:
 def _verify(options: argparse.Namespace) -> int:
     from .verify import FAIL, CheckResult, verify_bundle
 
-    logging.disable(logging.INFO)  # MONAI logs every argument of every command
     collected: dict[str, list[CheckResult]] = {}
     for bundle in options.bundles:
         if not options.json:
             print(bundle)
         show = None if options.json else lambda result: print(f"  {result}", flush=True)
         sizes = (options.p, options.n, options.any)
-        collected[str(bundle)] = verify_bundle(_folder(bundle), options.trust, sizes, show)
+        with _quiet():
+            collected[str(bundle)] = verify_bundle(_folder(bundle), options.trust, sizes, show)
     if options.json:
         print(
             json.dumps(
@@ -113,6 +115,19 @@ def _verify(options: argparse.Namespace) -> int:
             )
         )
     return int(any(result.status == FAIL for results in collected.values() for result in results))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """MONAI logs every argument of every command and warns that configs are code, which lint has looked after."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 def _schema(options: argparse.Namespace) -> int:

@@ -23,8 +23,8 @@ def lint_bundle(bundle_dir: str | os.PathLike[str]) -> list[Finding]:
     """Analyze a bundle folder statically: nothing in it is evaluated, resolved, unpickled or imported.
 
     The rules are in ``lint_files`` (files and weights), ``lint_values`` (targets, expressions, macros, paths),
-    ``lint_ids`` (references, MONAI's properties, ids that other programs read) and ``metadata``. Every JSON file below
-    ``configs`` is looked at, whether or not a standard command would read it.
+    ``lint_ids`` (references, MONAI's properties, ids that other programs read) and ``metadata``. Every JSON file is
+    looked at, whether or not a standard command would read it; outside ``configs`` it must hold plain data.
 
     Args:
         bundle_dir: folder of the bundle.
@@ -41,9 +41,10 @@ def lint_bundle(bundle_dir: str | os.PathLike[str]) -> list[Finding]:
     root = root.resolve()
     findings = list(lint_files(root))
     configs: dict[str, Any] = {}
-    for path in sorted((root / "configs").rglob("*")):
+    for path in sorted(root.rglob("*")):
+        name = path.relative_to(root).as_posix()
         if path.suffix.lower() == ".json" and path.is_file() and not path.is_symlink():
-            findings += _read(path, path.relative_to(root).as_posix(), configs)
+            findings += _read(path, name, configs) if name.startswith("configs/") else _read_inert(path, name)
     metadata = configs.pop(METADATA, None)
     for file, config in configs.items():
         findings += lint_values(file, config, root, complete(file, configs)[0].get("imports"))
@@ -70,6 +71,14 @@ def _read(path: Path, name: str, configs: dict[str, Any]) -> Iterator[Finding]:
         configs[name] = content
     else:
         yield Finding("json", name, "", "the top level is not a dictionary", "write a dictionary of ids")
+
+
+def _read_inert(path: Path, name: str) -> Iterator[Finding]:
+    """JSON elsewhere is data, such as a datalist; ``--config_file`` would take it as a config all the same."""
+    try:
+        yield from lint_inert(name, load_strict_json(path))
+    except ValueError as error:
+        yield Finding("json", name, "", f"not valid JSON: {error}", "mend the file")
 
 
 def _uses_package(configs: dict[str, Any]) -> bool:

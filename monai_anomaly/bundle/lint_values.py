@@ -50,13 +50,18 @@ def lint_values(file: str, config: Any, root: Path, imports: Any = None) -> Iter
 
 
 def lint_inert(file: str, metadata: Any) -> Iterator[Finding]:
-    """Metadata joins the config as ``_meta_``, so an expression, macro or target in it would be live too."""
+    """Metadata joins the config as ``_meta_``, so an expression, macro or target in it would be live too.
+
+    Args:
+        file: path of the file, relative to the bundle.
+        metadata: its content.
+    """
     for path, value in walk(metadata):
         if isinstance(value, str) and value[:1] in ("$", "@", "%"):
             remedy = "begin the text with another character"
-            yield Finding("metadata-live", file, path, f"{value[:60]!r} would be evaluated or resolved", remedy)
+            yield Finding("live-data", file, path, f"{value[:60]!r} would be evaluated or resolved", remedy)
         if isinstance(value, dict) and "_target_" in value:
-            yield Finding("metadata-live", file, path, "'_target_' would be instantiated", "remove it")
+            yield Finding("live-data", file, path, "'_target_' would be instantiated", "remove it")
 
 
 def _lint_keys(place: Place, value: dict[str, Any]) -> Iterator[Finding]:

@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
+import random
 import shutil
 import tempfile
 import time
@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from .config_tree import MISSING, load_strict_json, look_up
@@ -24,10 +25,6 @@ from .metadata import verify_metadata_offline
 PASS, FAIL, SKIP = "pass", "fail", "skip"
 RTOL, ATOL = 1e-4, 1e-5
 _OVERRIDABLE = ("bundle_root", "output_dir", "ckpt_dir")
-
-
-class SkipCheck(Exception):
-    """Raised by a check that does not apply to this bundle; its text says why."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +186,7 @@ class Verifier:
             workflow_type=kind,
             **{key: values[key] for key in _OVERRIDABLE if key in config},
         )
-        with _inside(self.root), _random_state():
+        with _inside(self.root):
             workflow.initialize()
             wrong = workflow.check_properties()
             workflow.finalize()
@@ -265,7 +262,7 @@ def verify_bundle(
     """
     root = Path(bundle_dir).resolve()
     results: list[CheckResult] = []
-    with tempfile.TemporaryDirectory(prefix="verify_bundle_") as scratch:
+    with tempfile.TemporaryDirectory(prefix="verify_bundle_") as scratch, _random_state():
         verifier = Verifier(root, Path(scratch), sizes)
         for result in _run_all(verifier, trust):
             results.append(result)
@@ -296,8 +293,6 @@ def _run(name: str, check: Callable[[], str]) -> CheckResult:
     start = time.perf_counter()
     try:
         status, message = PASS, check()
-    except SkipCheck as reason:
-        status, message = SKIP, str(reason)
     except Exception as error:  # a bundle may fail in any way; the report names the kind
         status, message = FAIL, f"{type(error).__name__}: {_innermost(error)}"
     return CheckResult(name, status, time.perf_counter() - start, message)
@@ -335,16 +330,13 @@ def _inside(folder: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _random_state() -> Iterator[None]:
     """A config's ``initialize`` seeds the process and turns on deterministic algorithms; leave the caller as it was."""
-    deterministic, seed = torch.are_deterministic_algorithms_enabled(), torch.random.get_rng_state()
+    deterministic, states = torch.are_deterministic_algorithms_enabled(), (random.getstate(), np.random.get_state())
     cudnn = (torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark)
     try:
-        yield
+        with torch.random.fork_rng():
+            yield
     finally:
         torch.use_deterministic_algorithms(deterministic)
-        torch.random.set_rng_state(seed)
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = cudnn
-
-
-def results_as_json(results: list[CheckResult]) -> str:
-    """Results as indented JSON."""
-    return json.dumps([result.as_dict() for result in results], indent=2)
+        random.setstate(states[0])
+        np.random.set_state(states[1])

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from . import audit_cli
 from .convert_csv import convert_csv
 from .convert_folder import convert_folder
 from .datalist import SECTIONS, validate_datalist
@@ -24,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _add_convert_folder(commands)
     _add_validate(commands)
     _add_phantom(commands)
-    _add_audit(commands)
+    audit_cli.add_parser(commands)
     options = parser.parse_args(arguments)
     try:
         return int(options.run(options) or 0)
@@ -151,12 +152,6 @@ def _add_phantom(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def _run_phantom(options: argparse.Namespace) -> None:
     print(make_phantom(options.folder, options.spatial_dims, options.size, seed=options.seed))
-
-
-def _add_audit(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    from . import audit_cli
-
-    audit_cli.add_parser(commands)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from monai.engines import Evaluator, IterationEvents
+from monai.engines import IterationEvents, SupervisedEvaluator
 from monai.utils import CommonKeys
 from torch import Tensor
 
@@ -36,7 +36,7 @@ def prepare_image_batch(
     return image, image
 
 
-def score_batch(engine: Evaluator, batchdata: dict[str, Any]) -> dict[str, Any]:
+def score_batch(engine: SupervisedEvaluator, batchdata: dict[str, Any]) -> dict[str, Any]:
     """One step of an evaluator: the ``iteration_update`` of MONAI's evaluators.
 
     Args:

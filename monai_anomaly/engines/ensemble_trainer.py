@@ -89,12 +89,15 @@ class EnsembleTrainer(SupervisedTrainer):
         """Features of the frozen members for every training image in the order of the data set, (J, N, ...)."""
         loader = self.data_loader
         assert isinstance(loader, DataLoader)
-        in_order = DataLoader(loader.dataset, batch_size=loader.batch_size, collate_fn=loader.collate_fn)
+        # a generator of its own, because a loader draws a seed: a resumed run would be one draw ahead of an unbroken one
+        in_order = DataLoader(
+            loader.dataset, batch_size=loader.batch_size, collate_fn=loader.collate_fn, generator=torch.Generator()
+        )
         features = []
         for batch in in_order:
             image, _ = self._prepare_image(batch, self.state.device, self.non_blocking, **self.to_kwargs)
             features.append(self.ensemble.features_of_seniors(image))
-        return torch.cat(features, dim=1)
+        return torch.cat([batch for batch in features if batch is not None], dim=1)
 
     def _prepare_with_features(
         self, batchdata: dict[str, Any], *args: Any, **kwargs: Any

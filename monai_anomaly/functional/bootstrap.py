@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .curves import check_scores
 
-__all__ = ["Interval", "bootstrap_counts", "bootstrap_scores", "draw_multiplicities", "percentile_interval"]
+__all__ = ["Interval", "bootstrap_counts", "bootstrap_scores", "draw_multiplicities", "draw_score_statistics", "percentile_interval"]
 
 #: a function of (D, G) weighted positives and negatives per score that returns (D,) values, NaN where undefined
 CountStatistic = Callable[[Tensor, Tensor], Tensor]
@@ -92,32 +92,33 @@ def _draw_statistics(
     return {name: torch.cat(parts) if parts else torch.empty(0, dtype=torch.float64) for name, parts in values.items()}
 
 
-def bootstrap_scores(
+def draw_score_statistics(
     statistics: Mapping[str, CountStatistic],
     scores: Tensor,
     targets: Tensor,
     patients: Sequence[str] | Tensor,
     num_draws: int = 1000,
-    level: float = 0.95,
     seed: int = 0,
-) -> dict[str, Interval]:
-    """Bootstrap metrics of image scores over patients, e.g. ``{"image_auroc": roc_auc_from_counts}``.
+) -> tuple[dict[str, float], dict[str, Tensor]]:
+    """Metrics of image scores, and the same on resampled patients.
+
+    The draws depend on the patients and the seed only, so those of several methods or runs on the same images are paired:
+    their mean or difference, draw by draw, is a draw of the mean or difference.
 
     Args:
         statistics: functions of weighted counts per distinct score, such as ``functional.curves.roc_auc_from_counts``
             and ``average_precision_from_counts``; all see the same draws.
         scores: (N,) no NaN; larger is more abnormal.
         targets: (N,) 0 or 1.
-        patients: (N,) patient of each image, names or integers. With a single patient no interval can be given.
-        num_draws: number of draws; 0 gives values without intervals.
-        level: coverage of the interval.
-        seed: seed of the draws; the same seed gives the same interval whatever the order of the images.
+        patients: (N,) patient of each image, names or integers. With a single patient there are no draws.
+        num_draws: number of draws D; 0 gives values only.
+        seed: seed of the draws; the order of the images does not matter.
 
     Raises:
         ValueError: sizes differ, scores are NaN or targets are not 0 or 1.
 
     Returns:
-        per statistic its value and interval; the value is NaN where a class is missing.
+        per statistic its value, NaN where a class is missing, and its values on the draws (D,).
     """
     scores, positive = check_scores(scores, targets, require_both=False)
     scores, positive = scores.cpu(), positive.cpu()
@@ -140,8 +141,38 @@ def bootstrap_scores(
 
     once = counts_of(torch.ones(1, max(len(position), 1), dtype=torch.float64))
     draws = num_draws if len(position) > 1 else 0
-    values = _draw_statistics(statistics, counts_of, len(position), scores.numel(), draws, seed)
-    return {name: percentile_interval(float(f(*once)), values[name], level) for name, f in statistics.items()}
+    drawn = _draw_statistics(statistics, counts_of, len(position), scores.numel(), draws, seed)
+    return {name: float(statistic(*once)) for name, statistic in statistics.items()}, drawn
+
+
+def bootstrap_scores(
+    statistics: Mapping[str, CountStatistic],
+    scores: Tensor,
+    targets: Tensor,
+    patients: Sequence[str] | Tensor,
+    num_draws: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """Percentile intervals of metrics of image scores over patients, e.g. ``{"image_auroc": roc_auc_from_counts}``.
+
+    Args:
+        statistics: see :func:`draw_score_statistics`.
+        scores: (N,) no NaN; larger is more abnormal.
+        targets: (N,) 0 or 1.
+        patients: (N,) patient of each image; with a single patient no interval can be given.
+        num_draws: number of draws; 0 gives values without intervals.
+        level: coverage of the interval.
+        seed: seed of the draws.
+
+    Raises:
+        ValueError: sizes differ, scores are NaN or targets are not 0 or 1.
+
+    Returns:
+        per statistic its value and interval; the value is NaN where a class is missing.
+    """
+    values, drawn = draw_score_statistics(statistics, scores, targets, patients, num_draws, seed)
+    return {name: percentile_interval(values[name], drawn[name], level) for name in statistics}
 
 
 def bootstrap_counts(

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 
-def _flat_map(anomaly_map: Tensor, foreground: Tensor | None) -> Tensor:
-    """(B, N) values; outside the foreground -inf, which every reduction below leaves out."""
+def _flat_map(anomaly_map: Tensor, foreground: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Values (B, N) and which of them count (B, N); a NaN inside the foreground counts, so that it shows in the score."""
     if anomaly_map.ndim < 3 or anomaly_map.shape[1] != 1:
         raise ValueError(f"anomaly_map must be (B, 1, *S), got shape {tuple(anomaly_map.shape)}.")
     values = anomaly_map.flatten(1)
     if foreground is None:
-        return values
+        return values, torch.ones_like(values, dtype=torch.bool)
     if foreground.shape != anomaly_map.shape:
         raise ValueError(
             f"foreground must have the map's shape {tuple(anomaly_map.shape)}, got {tuple(foreground.shape)}."
@@ -22,7 +22,7 @@ def _flat_map(anomaly_map: Tensor, foreground: Tensor | None) -> Tensor:
     inside = foreground.flatten(1) > 0
     if not bool(inside.any(1).all()):
         raise ValueError("an image has an empty foreground: there is nothing to score; check its foreground mask.")
-    return values.masked_fill(~inside, -torch.inf)
+    return values, inside
 
 
 def mean_score(anomaly_map: Tensor, foreground: Tensor | None = None) -> Tensor:
@@ -35,8 +35,7 @@ def mean_score(anomaly_map: Tensor, foreground: Tensor | None = None) -> Tensor:
     Returns:
         (B, 1).
     """
-    values = _flat_map(anomaly_map, foreground)
-    inside = values > -torch.inf
+    values, inside = _flat_map(anomaly_map, foreground)
     return values.masked_fill(~inside, 0.0).sum(1, keepdim=True) / inside.sum(1, keepdim=True)
 
 
@@ -50,7 +49,8 @@ def max_score(anomaly_map: Tensor, foreground: Tensor | None = None) -> Tensor:
     Returns:
         (B, 1).
     """
-    return _flat_map(anomaly_map, foreground).amax(1, keepdim=True)
+    values, inside = _flat_map(anomaly_map, foreground)
+    return values.masked_fill(~inside, -torch.inf).amax(1, keepdim=True)
 
 
 def top_fraction_score(anomaly_map: Tensor, foreground: Tensor | None = None, fraction: float = 0.25) -> Tensor:
@@ -69,7 +69,8 @@ def top_fraction_score(anomaly_map: Tensor, foreground: Tensor | None = None, fr
     """
     if not 0 < fraction <= 1:
         raise ValueError(f"fraction must be in (0, 1], got {fraction}.")
-    values = _flat_map(anomaly_map, foreground).sort(dim=1, descending=True).values
-    counted = ((values > -torch.inf).sum(1, keepdim=True) * fraction).ceil().long()
+    values, inside = _flat_map(anomaly_map, foreground)
+    values = values.masked_fill(~inside, -torch.inf).sort(dim=1, descending=True).values
+    counted = (inside.sum(1, keepdim=True).double() * fraction).ceil().long()
     taken = torch.arange(values.shape[1], device=values.device) < counted
     return values.masked_fill(~taken, 0.0).sum(1, keepdim=True) / counted

@@ -105,6 +105,8 @@ def cka(p: Tensor, q: Tensor) -> Tensor:
 
 def _standardize(rows: Tensor) -> Tensor:
     """Center over the batch and divide by the Frobenius norm, which makes CKA exact at any scale of the features."""
+    # the first row is taken off first, so that constant features become 0 and not the rounding error of their mean
+    rows = rows - rows[:1].detach()
     rows = rows - rows.mean(0, keepdim=True)
     # two steps, because the square of a very small or large feature leaves the range of float32
     rows = rows / rows.detach().abs().amax().clamp_min(_SMALLEST)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import ignite.distributed as idist
@@ -12,7 +11,7 @@ from monai.utils import CommonKeys
 from tqdm import tqdm
 
 
-def loss_value(output: Mapping[str, Any]) -> float:
+def loss_value(output: Any) -> float:
     """The loss in a trainer's output as a number, for progress bars and TensorBoard."""
     return float(output[CommonKeys.LOSS].detach())
 

@@ -77,21 +77,28 @@ class TrainingCheckpoint:
 
     def attach(self, engine: Engine) -> None:
         """Register with a trainer."""
-        engine.add_event_handler(Events.STARTED, self.load)
+        engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.EPOCH_STARTED, self._seed_epoch)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self._save_if_due)
         engine.add_event_handler(Events.COMPLETED, self._save_last)
         if self.evaluator is not None:
             self.evaluator.add_event_handler(Events.COMPLETED, self._save_if_best)
+
+    def _start(self, engine: Engine) -> None:
+        # the last handler of an epoch: a run saved before its validation and killed during it would never repeat it
+        if engine.has_event_handler(self._save_if_due, Events.EPOCH_COMPLETED):
+            engine.remove_event_handler(self._save_if_due, Events.EPOCH_COMPLETED)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._save_if_due)
+        self.load(engine)
 
     def load(self, engine: Engine) -> None:
         """Restore the run that ``save_dir`` holds, if it holds one."""
         path = self.save_dir / CHECKPOINT
         if not path.is_file():
             return
-        stored = torch.load(path, map_location=engine.state.device, weights_only=True)
-        expected = self.settings | {"epoch_length": engine.state.epoch_length}
-        changed = [f"{k}: {stored['settings'].get(k)} -> {v}" for k, v in expected.items() if stored["settings"].get(k) != v]
+        stored = torch.load(path, map_location=next(self.network.parameters()).device, weights_only=True)
+        before = stored["settings"] | {"total_epochs": stored["trainer"]["max_epochs"]}
+        expected = self._all_settings(engine) | {"total_epochs": engine.state.max_epochs}
+        changed = [f"{key}: {before.get(key)} -> {value}" for key, value in expected.items() if before.get(key) != value]
         if changed:
             raise ValueError(
                 f"{path} belongs to a run with other settings ({'; '.join(changed)}): choose another output_dir, "
@@ -102,6 +109,9 @@ class TrainingCheckpoint:
         engine.load_state_dict(stored["trainer"])
         self.best = stored["best"]
         logger.info("resumed from %s after epoch %d", path, engine.state.epoch)
+
+    def _all_settings(self, engine: Engine) -> dict[str, Any]:
+        return self.settings | {"epoch_length": engine.state.epoch_length}
 
     def _seed_epoch(self, engine: Engine) -> None:
         torch.manual_seed(derive_seed(self.seed, engine.state.epoch))
@@ -114,7 +124,7 @@ class TrainingCheckpoint:
     def save(self, engine: Engine) -> None:
         """Write ``checkpoint.pt`` now (first process only)."""
         state = {
-            "settings": self.settings | {"epoch_length": engine.state.epoch_length},
+            "settings": self._all_settings(engine),
             "network": unwrap(self.network).state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "trainer": engine.state_dict(),

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from monai.inferers import Inferer
 from monai.networks.utils import eval_mode
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..functional.errors import l2_error
 from ..functional.reduction import mean_score
@@ -37,7 +37,7 @@ class ReconstructionInferer(Inferer):
         self.error = error
         self.reduction = reduction
 
-    def __call__(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+    def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Score images.
 
         Args:
@@ -68,7 +68,7 @@ class EnsembleInferer(Inferer):
         self.score = score
         self.reduction = reduction
 
-    def __call__(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+    def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Score images, see :meth:`ReconstructionInferer.__call__`; ``network`` is an ensemble."""
         return _predict(EnsembleMap(unwrap(network), self.score), inputs, self.reduction)
 
@@ -76,14 +76,14 @@ class EnsembleInferer(Inferer):
 def _predict(
     network: ReconstructionMap | EnsembleMap, image: Tensor, reduction: Callable[[Tensor], Tensor]
 ) -> dict[str, Tensor]:
-    # evaluation mode, because batch statistics would make an image's score depend on its neighbors in the batch
-    with eval_mode(network), torch.inference_mode(False):
-        image = plain_tensor(image)
-        # autograd refuses inference tensors, so one is copied
-        output = network.predict(image.clone() if image.is_inference() else image)
+    # evaluation mode, because batch statistics would make an image's score depend on its neighbors in the batch; of the
+    # network itself, because the map around it is new and knows nothing of the mode to return to
+    with eval_mode(network.network):
+        output = network.predict(plain_tensor(image))
+        anomaly_map = output.anomaly_map.float()
         return {
-            Keys.MAP: output.anomaly_map.detach().float(),
-            Keys.SCORE: reduction(output.anomaly_map.detach().float()),
-            Keys.RECONSTRUCTION: output.reconstruction.detach().float(),
+            Keys.MAP: anomaly_map,
+            Keys.SCORE: reduction(anomaly_map),
+            Keys.RECONSTRUCTION: output.reconstruction.float(),
         }
 

@@ -81,11 +81,13 @@ class ImageAccumulator:
             indices: position of each image in its data list; an image with an index seen before is ignored.
 
         Raises:
-            ValueError: sizes differ, or a score is NaN.
+            ValueError: sizes differ, a score is NaN, or a target is not 0 or 1.
         """
         flat, target = scores.detach().reshape(-1), targets.detach().reshape(-1)
         if flat.numel() != target.numel():
             raise ValueError(f"expected one score per target, got {tuple(scores.shape)} and {tuple(targets.shape)}.")
+        if not bool(((target == 0) | (target == 1)).all()):
+            raise ValueError(f"targets must be 0 or 1, got {torch.unique(target)[:8].tolist()}.")
         positions = [-1] * flat.numel() if indices is None else [int(i) for i in indices]
         if bool(torch.isnan(flat).any()):
             bad = [positions[i] for i in torch.isnan(flat).nonzero().flatten().tolist()]

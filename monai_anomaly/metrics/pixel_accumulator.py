@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from monai.utils import convert_to_tensor
 from torch import Tensor
@@ -142,21 +143,26 @@ class PixelAccumulator:
                 f"map and label of an image must both be (1, *S), got {tuple(score.shape)} and {tuple(label.shape)} "
                 f"(index {index}): resize the map to the label first."
             )
-        normal, abnormal = label == 0, label == 1
-        if not bool((normal | abnormal | (label < 0)).all()):
+        # NumPy, because PyTorch's threads cost more than they save on the pixels of one image
+        values, classes = score.numpy(), label.numpy()
+        abnormal, normal = classes == 1, classes == 0
+        counts = np.count_nonzero(abnormal), np.count_nonzero(normal)
+        if sum(counts) < classes.size and sum(counts) + np.count_nonzero(classes < 0) < classes.size:
             raise ValueError(
                 f"labels must be 0, 1 or negative, got {torch.unique(label)[:8].tolist()} (index {index}): "
                 "resample masks with the nearest neighbor."
             )
-        negative, positive = score[normal], score[abnormal]
-        if bool(torch.isnan(negative).any()) or bool(torch.isnan(positive).any()):
+        negative = values.flatten() if counts[1] == classes.size else values[normal]
+        positive = values[abnormal]
+        # the minimum of anything with NaN is NaN
+        if any(part.size and np.isnan(part.min()) for part in (negative, positive)):
             raise ValueError(
                 f"maps must not be NaN where annotated, got NaN for the image of {patient!r} (index {index})."
             )
         weights, regions = torch.zeros(0, dtype=torch.int64), 0
-        if positive.numel() > 0:
-            weights, regions = region_weights(abnormal[0], self.connectivity)
-        return _Record(patient, index, _flush(negative), _flush(positive), weights, regions)
+        if positive.size > 0:
+            weights, regions = region_weights(torch.from_numpy(abnormal[0]), self.connectivity)
+        return _Record(patient, index, torch.from_numpy(negative), torch.from_numpy(positive), weights, regions)
 
     def _add(self, record: _Record) -> None:
         self._sizes.append((record.position, record.size, record.regions))
@@ -218,6 +224,7 @@ class PixelAccumulator:
         negative = gather_rows(torch.cat([empty, *(r.negative for r in self._records)]))[kept[0]]
         positive = gather_rows(torch.cat([empty, *(r.positive for r in self._records)]))[kept[1]]
         weights = gather_rows(torch.cat([empty.to(torch.int64), *(r.weights for r in self._records)]))[kept[1]]
+        negative, positive = _flush(negative), _flush(positive)
         counts, summed = count_positive_scores(positive, negative, weights)
         tied = torch.ones_like(counts.thresholds, dtype=torch.bool)
         binned = BinnedCounts(counts.thresholds, counts.positives, counts.negatives, summed, tied)

@@ -54,10 +54,12 @@ class ScoreHistogram:
         self.weights.index_add_(0, bins, weights)
 
     def _count(self, scores: Tensor, bins: Tensor) -> Tensor:
-        watched = np.flatnonzero(~self._several.numpy()[bins.numpy()])
-        if watched.size:
-            self._watch(scores.numpy()[watched], bins.numpy()[watched])
-        return torch.from_numpy(np.bincount(bins.numpy(), minlength=2**self.bits))
+        where = bins.numpy()
+        several = self._several.numpy().take(where)
+        if not several.all():
+            watched = np.flatnonzero(~several)
+            self._watch(scores.numpy()[watched], where[watched])
+        return torch.from_numpy(np.bincount(where, minlength=2**self.bits))
 
     def _watch(self, scores: np.ndarray, bins: np.ndarray) -> None:
         """Find the bins that have now seen two different scores."""

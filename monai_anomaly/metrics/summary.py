@@ -31,6 +31,8 @@ __all__ = ["MetricSummary", "summarize_metrics"]
 
 #: metrics whose threshold is chosen on the labels that they are measured on
 ORACLE_METRICS = ("pixel_best_dice",)
+#: an error bound of a streaming metric above this is worth a warning
+LARGE_ERROR_BOUND = 0.01
 _IMAGE_STATISTICS = {"image_auroc": roc_auc_from_counts, "image_ap": average_precision_from_counts}
 # region weights times draws must stay integers that float64 holds exactly
 _WEIGHT_SHIFT = 20
@@ -87,6 +89,7 @@ def summarize_metrics(
         settings.update(_pixel_settings(pixels, brackets, threshold, max_fpr))
         positives, negatives = int(pixels.counts.positives.sum()), int(pixels.counts.negatives.sum())
         counts["pixel_prevalence"] = positives / (positives + negatives)
+        warnings += _bound_warnings(brackets)
         if negatives == 0:
             warnings.append("no annotated pixel is normal: pixel AUROC, AP and PRO are undefined.")
     settings["dropped_draws"] = {
@@ -114,6 +117,13 @@ def _image_warnings(counts: Mapping[str, Any]) -> list[str]:
         for name in ("healthy", "anomalous")
         if counts[name] == 0
     ]
+
+
+def _bound_warnings(brackets: Mapping[str, Bracket]) -> list[str]:
+    large = {name: round(b.error_bound, 4) for name, b in brackets.items() if b.error_bound > LARGE_ERROR_BOUND}
+    if not large:
+        return []
+    return [f"streaming pixel metrics may be off by up to {large}: raise bits or max_exact_pixels."]
 
 
 def _pixel_brackets(pixels: PixelCounts, max_fpr: float) -> tuple[dict[str, Bracket], float]:

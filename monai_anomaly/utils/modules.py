@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from monai.data import MetaTensor
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 
-def unwrap(network: nn.Module) -> nn.Module:
+def unwrap(network: Callable[..., Any]) -> Any:
     """The network inside a DistributedDataParallel wrapper, or the network itself."""
     return network.module if isinstance(network, DistributedDataParallel) else network
 

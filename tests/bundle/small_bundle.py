@@ -4,8 +4,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import pytest
+import torch
+
+from monai_anomaly.bundle.lint import lint_bundle
 
 NETWORK = {
     "_target_": "monai.networks.nets.AutoEncoder",
@@ -47,7 +53,10 @@ METADATA: dict[str, Any] = {
     "pred_classes": "one channel",
     "eval_metrics": {},
     "references": [],
-    "network_data_format": {"inputs": {"image": TENSOR}, "outputs": {"pred": {**TENSOR, "channel_def": {"0": "anomaly"}}}},
+    "network_data_format": {
+        "inputs": {"image": TENSOR},
+        "outputs": {"pred": {**TENSOR, "channel_def": {"0": "anomaly"}}},
+    },
 }
 COMMON: dict[str, Any] = {
     "imports": ["$import os", "$import ignite.distributed as idist"],
@@ -87,8 +96,12 @@ def evaluator(prefix: str, handlers: str) -> dict[str, Any]:
 
 
 def small_configs() -> dict[str, Any]:
-    """Configs of a complete bundle of MONAI parts, by their path in the bundle; fresh, so that a test may change them."""
-    saver = {"_target_": "monai.handlers.CheckpointSaver", "save_dir": "@output_dir", "save_dict": {"model": "@network"}}
+    """Configs of a complete bundle of MONAI parts, by their path in the bundle; fresh for each caller."""
+    saver = {
+        "_target_": "monai.handlers.CheckpointSaver",
+        "save_dir": "@output_dir",
+        "save_dict": {"model": "@network"},
+    }
     train = {
         **COMMON,
         "val_interval": 1,
@@ -128,7 +141,7 @@ def small_configs() -> dict[str, Any]:
         "inference": inference,
         "evaluate": {"validate#handlers": [], "run": ["$@validate#evaluator.run()"]},
         "multi_gpu_train": {
-            "device": "$torch.device('cuda', idist.get_local_rank()) if torch.cuda.is_available() else torch.device('cpu')",
+            "device": "$torch.device('cuda' if torch.cuda.is_available() else 'cpu', idist.get_local_rank())",
             "initialize": ["$torch.distributed.init_process_group('gloo')"],
         },
     }
@@ -175,3 +188,51 @@ def write_bundle(root: Path, configs: dict[str, Any] | None = None) -> Path:
     (bundle / "docs" / "README.md").write_text("# Small bundle\n", encoding="utf-8")
     (bundle / "configs" / "logging.conf").write_text(LOGGING, encoding="utf-8")
     return bundle
+
+
+TRAIN, INFERENCE, EVALUATE, META = (f"configs/{name}.json" for name in ("train", "inference", "evaluate", "metadata"))
+MULTI_GPU, LOGGING_FILE, WEIGHTS = "configs/multi_gpu_train.json", "configs/logging.conf", "models/model.pt"
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """A bundle without any fault, its weights included."""
+    root = write_bundle(tmp_path)
+    torch.save({"weight": torch.zeros(2), "epoch": 3}, root / WEIGHTS)
+    return root
+
+
+def edit(root: Path, file: str, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Change a config of a bundle in place."""
+    config = json.loads((root / file).read_text())
+    change(config)
+    (root / file).write_text(json.dumps(config))
+
+
+def put(root: Path, file: str, identifier: str, value: Any) -> None:
+    """Set a nested value of a config, ``/`` between the keys."""
+
+    def change(config: dict[str, Any]) -> None:
+        *parents, last = identifier.split("/")
+        for key in parents:
+            config = config[key]
+        config[last] = value
+
+    edit(root, file, change)
+
+
+def remove(root: Path, file: str, identifier: str) -> None:
+    """Delete a nested value of a config, ``/`` between the keys."""
+
+    def change(config: dict[str, Any]) -> None:
+        *parents, last = identifier.split("/")
+        for key in parents:
+            config = config[key]
+        del config[last]
+
+    edit(root, file, change)
+
+
+def fired(root: Path, severity: str | None = None) -> set[tuple[str, str]]:
+    """Rule and file of every finding."""
+    return {(item.rule, item.file) for item in lint_bundle(root) if severity in (None, item.severity)}

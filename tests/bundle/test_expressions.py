@@ -191,7 +191,9 @@ def test_references_are_replaced_as_monai_does(text: str) -> None:
     assert substitute_references(text) == ReferenceResolver.update_refs_pattern(text, ids)
 
 
-@pytest.mark.parametrize("text", ["@network", "@train#dataset#data", "x@y.org", "@output_dir/x", "$@a + @b", "@@a", "text"])
+@pytest.mark.parametrize(
+    "text", ["@network", "@train#dataset#data", "x@y.org", "@output_dir/x", "$@a + @b", "@@a", "text"]
+)
 def test_references_are_found_as_monai_does(text: str) -> None:
     from monai.bundle import ReferenceResolver
 

@@ -200,7 +200,7 @@ def test_monai_verifies_with_a_copied_schema(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_metadata_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="metadata.json not found: give the folder"):
+    with pytest.raises(FileNotFoundError, match=r"metadata\.json not found: give the folder"):
         verify_metadata_offline(tmp_path)
 
 

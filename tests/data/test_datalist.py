@@ -26,7 +26,10 @@ GOOD: dict[str, Any] = {
     "name": "set",
     "training": [{"image": "a.png"}, {"image": "sub/b.png", "target": 0, "patient": 7, "label": ""}],
     "unlabeled": [{"image": "c.png", "target": 1, "label": "c_mask.png", "patient": "q"}],
-    "validation": [{"image": "d.png", "target": True, "label": "d_mask.png"}, {"image": "e.png", "target": 0.0, "label": None}],
+    "validation": [
+        {"image": "d.png", "target": True, "label": "d_mask.png"},
+        {"image": "e.png", "target": 0.0, "label": None},
+    ],
     "testing": [{"image": f"t{i}.png", "target": int(i >= 6)} for i in range(10)],
     "nothing": [],
     "text": "no list",
@@ -129,7 +132,11 @@ def test_validate_looks_for_files(tmp_path: Path) -> None:
 
 
 def test_write_checks_and_reads_back(tmp_path: Path) -> None:
-    sections = {"training": [{"image": "a.png", "patient": "p"}], "testing": [{"image": "b.png", "target": 1}], "unlabeled": []}
+    sections = {
+        "training": [{"image": "a.png", "patient": "p"}],
+        "testing": [{"image": "b.png", "target": 1}],
+        "unlabeled": [],
+    }
     path = write_datalist(tmp_path / "new" / "list.json", sections, name="x")
     assert json.loads(path.read_text()) == {"name": "x", **{k: v for k, v in sections.items() if v}}
     with pytest.raises(ValueError, match=r"no 'target'"):

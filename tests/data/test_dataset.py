@@ -12,7 +12,16 @@ import pytest
 import torch
 from monai.data import DataLoader, MetaTensor
 from monai.engines import SupervisedTrainer
-from monai.transforms import Compose, Lambdad, OneOf, RandFlipd, RandGaussianNoised, ScaleIntensityd, ToTensord, Transform
+from monai.transforms import (
+    Compose,
+    Lambdad,
+    OneOf,
+    RandFlipd,
+    RandGaussianNoised,
+    ScaleIntensityd,
+    ToTensord,
+    Transform,
+)
 from torch.utils.data import DistributedSampler
 
 from monai_anomaly.data import AnomalyDataset, EpochSampler
@@ -39,7 +48,9 @@ def noisy(seed: int = 0, **settings: Any) -> AnomalyDataset:
     return AnomalyDataset(items(), MakeImage(), random, seed, progress=False, **settings)
 
 
-def epoch_of(dataset: AnomalyDataset, epoch: int, workers: int = 0, **settings: Any) -> list[tuple[list[int], torch.Tensor]]:
+def epoch_of(
+    dataset: AnomalyDataset, epoch: int, workers: int = 0, **settings: Any
+) -> list[tuple[list[int], torch.Tensor]]:
     sampler = EpochSampler(dataset, seed=3, **settings)
     sampler.set_epoch(epoch)
     loader = DataLoader(dataset, batch_size=4, sampler=sampler, num_workers=workers)
@@ -99,7 +110,9 @@ def test_epochs_differ_in_order_and_in_draws() -> None:
     dataset = noisy()
     first, second = epoch_of(dataset, 0), epoch_of(dataset, 1)
     assert [x[0] for x in first] != [x[0] for x in second]
-    images = [dict(zip(sum((x[0] for x in e), []), torch.cat([x[1] for x in e]), strict=True)) for e in (first, second)]
+    images = [
+        dict(zip([i for x in e for i in x[0]], torch.cat([x[1] for x in e]), strict=True)) for e in (first, second)
+    ]
     assert sorted(images[0]) == list(range(NUMBER))
     assert all(not torch.equal(images[0][i], images[1][i]) for i in range(NUMBER))
 
@@ -117,7 +130,14 @@ def test_a_resumed_engine_sees_the_same_batches(workers: int) -> None:
         network = torch.nn.Linear(1, 1)
         optimizer = torch.optim.SGD(network.parameters(), 0.1)
         trainer = SupervisedTrainer(
-            torch.device("cpu"), stop, loader, network, optimizer, torch.nn.MSELoss(), iteration_update=step, decollate=False
+            torch.device("cpu"),
+            stop,
+            loader,
+            network,
+            optimizer,
+            torch.nn.MSELoss(),
+            iteration_update=step,
+            decollate=False,
         )
         trainer.state.epoch, trainer.state.iteration = start, start * len(loader)
         trainer.run()
@@ -189,7 +209,7 @@ def test_bad_arguments() -> None:
         AnomalyDataset(items(), MakeImage(), seed=-1)
     with pytest.raises(ValueError, match=r"must not be random, got \['RandFlipd'\]: give these as random_transform"):
         AnomalyDataset(items(), Compose([MakeImage(), RandFlipd("image")]))
-    with pytest.raises(ValueError, match="dataset must be an AnomalyDataset.*got list"):
+    with pytest.raises(ValueError, match=r"dataset must be an AnomalyDataset.*got list"):
         EpochSampler([1, 2])  # type: ignore[arg-type]
 
 

@@ -102,7 +102,7 @@ def test_counting_by_positives_keeps_every_metric() -> None:
     every = count_scores(scores, targets)
     weights = torch.randint(1, 9, (int(targets.sum()),), generator=torch.Generator().manual_seed(2))
     few, summed = count_positive_scores(scores[targets == 1], scores[targets == 0], weights)
-    table = {threshold: 0 for threshold in every.thresholds.tolist()}
+    table = dict.fromkeys(every.thresholds.tolist(), 0)
     for score, weight in zip(scores[targets == 1].tolist(), weights.tolist(), strict=True):
         table[score] += weight
     full = torch.tensor(list(table.values()))

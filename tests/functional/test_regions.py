@@ -71,7 +71,7 @@ def test_small_region_counts_as_much_as_a_large_one() -> None:
     found_large, found_small = masks.clone(), masks.clone()
     found_large[..., 15, 15] = 0.0
     found_small[..., :8, :8] = 0.0
-    # the missed region is tied with all normal pixels: its recall grows in proportion up to 0.3, half of that on average
+    # the missed region is tied with all normal pixels: its recall grows to 0.3, by half of it on average
     for maps in (found_large, found_small):
         assert per_region_overlap(maps, masks) == pytest.approx(0.5 + 0.5 * 0.15, abs=1e-9)
 

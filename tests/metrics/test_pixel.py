@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
+from pixel_cases import SHAPES_OF_SCORES, pixel_case
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 from monai_anomaly.metrics import (
@@ -23,8 +24,6 @@ from monai_anomaly.metrics import (
     compute_pixel_best_dice,
     compute_pixel_pro,
 )
-
-from pixel_cases import SHAPES_OF_SCORES, pixel_case
 
 METRICS = {
     "auroc": (PixelAUROCMetric, compute_pixel_auroc),
@@ -63,7 +62,8 @@ def test_exact_equals_scikit_learn_and_streaming_stays_within_its_bound(name: st
         assert metric(exact).error_bound == pytest.approx(0.0, abs=1e-15)
         bound = metric(streaming).error_bound
         assert abs(metric(streaming).aggregate() - expected[key]) <= bound + 1e-12
-        assert bound < (0.4 if name == "narrow" else 0.02)
+        # a small spread about a large offset is what floating-point bins cannot resolve: the bound says so
+        assert (bound > 0.05) if name == "narrow" else (bound < 0.02)
         if name in ("ties", "8 bit", "constant", "two values"):
             assert bound == pytest.approx(0.0, abs=1e-15)
 

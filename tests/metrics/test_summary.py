@@ -98,6 +98,12 @@ def test_undefined_metrics_are_none_or_left_out() -> None:
     json.dumps(summary, allow_nan=False)
 
 
+def test_large_error_bound_is_warned_of_with_the_remedy() -> None:
+    for case, expected in (("narrow", True), ("heavy tail", False)):
+        summary = summarize_metrics(*_accumulated(*pixel_case(case, images=24), "streaming", PATIENTS * 2), num_draws=0)
+        assert any("raise bits" in text for text in summary["warnings"]) is expected
+
+
 def test_nothing_evaluated_gives_nothing() -> None:
     summary = summarize_metrics(ImageAccumulator().gathered(), PixelAccumulator().gathered())
     assert summary["metrics"] == {}

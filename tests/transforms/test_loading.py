@@ -139,7 +139,7 @@ def test_one_slice_nifti_is_squeezed_for_2d_only(tmp_path: Path) -> None:
 def test_saved_slice_keeps_its_place(tmp_path: Path) -> None:
     nib.save(nib.Nifti1Image(GRAY8[..., None].astype(np.int16), AFFINE), tmp_path / "a.nii.gz")
     image = LoadImageChecked(spatial_dims=2)(tmp_path / "a.nii.gz")
-    SaveImage(tmp_path, "map", ".nii.gz", separate_folder=False, print_log=False)(image)
+    SaveImage(tmp_path, "map", ".nii.gz", resample=True, separate_folder=False, print_log=False)(image)
     stored = nib.load(tmp_path / "a_map.nii.gz")
     assert np.array_equal(stored.get_fdata().squeeze(), GRAY8)
     assert np.allclose(stored.affine, AFFINE, atol=1e-6)

@@ -92,16 +92,30 @@ class EnsembleMap(nn.Module):
     def predict(self, image: Tensor) -> MapOutput:
         """Map and mean reconstruction of images (B, C, *S).
 
+        Works whatever the caller's gradient mode is, ``torch.inference_mode`` included, and leaves no graph behind.
+        """
+        if torch.jit.is_scripting():  # TorchScript knows neither of the two blocks below
+            grad_enabled = torch.is_grad_enabled()
+            torch.set_grad_enabled(self.score == "dsu")
+            output = self._score(image)
+            torch.set_grad_enabled(grad_enabled)
+        else:
+            with torch.inference_mode(False), torch.set_grad_enabled(self.score == "dsu"):
+                # autograd refuses inference tensors, so one is copied
+                output = self._score(image.clone() if image.is_inference() else image)
+        return output
+
+    def _score(self, image: Tensor) -> MapOutput:
+        """Map and mean reconstruction.
+
         The gradient of ``"dsu"`` is taken for the sum over the batch of each image's own error. Samples do not interact
         in evaluation mode, so this is every image's own gradient.
         """
+        image = image.detach()
         reconstructions: list[Tensor] = []
         variances: list[Tensor] = []
         gradients: list[Tensor] = []
         active = int(self.network.num_active)
-        # TorchScript knows no enable_grad block; should a member raise, the caller's own block restores the mode
-        grad_enabled = torch.is_grad_enabled()
-        torch.set_grad_enabled(self.score == "dsu")
         for index, member in enumerate(self.network.members):
             if index < active:
                 x = image.detach().requires_grad_(self.score == "dsu")
@@ -117,7 +131,6 @@ class EnsembleMap(nn.Module):
                     assert gradient is not None
                     gradients.append(gradient)
                 reconstructions.append(output.reconstruction.detach())
-        torch.set_grad_enabled(grad_enabled)
         stacked = torch.stack(reconstructions)  # (K, B, C, *S)
         mean = stacked.mean(0)
         if self.score == "ens":

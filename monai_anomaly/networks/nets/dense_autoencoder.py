@@ -116,7 +116,7 @@ class DenseAutoencoder(nn.Module):
         self.decoder = nn.ModuleList(_up(spatial_dims, a, b) for a, b in zip(back, back[1:], strict=False))
         self.head = _last_up(spatial_dims, channels[0], in_channels * (2 if predict_variance else 1))
         if spatial_dims == 2:  # the layout that convolutions of few channels run fastest in; values stay the same
-            self.to(memory_format=torch.channels_last)
+            self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's overloads
 
     def forward(self, image: Tensor) -> AutoencoderOutput:
         """Reconstruct images.

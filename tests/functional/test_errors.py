@@ -1,0 +1,164 @@
+# Copyright (c) monai_anomaly contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from skimage.metrics import structural_similarity
+from torch import Tensor
+
+from monai_anomaly.functional import l1_error, l2_error, ssim_error, variance_weighted_error
+
+
+def _pair(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+    """A smooth image in [-1, 1] and a disturbed copy."""
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.randn(shape, generator=generator, dtype=dtype).cumsum(-1).cumsum(-2)
+    image = image / image.abs().amax()
+    noisy = (image + 0.2 * torch.randn(shape, generator=generator, dtype=dtype)).clamp(-1, 1)
+    return noisy, image
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 5, 4), (2, 3, 4, 3, 2)])
+def test_errors_pixel_by_pixel(shape: tuple[int, ...]) -> None:
+    prediction, target = _pair(*shape, dtype=torch.float64)
+    log_variance = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(9))
+    maps = [l1_error(prediction, target), l2_error(prediction, target), variance_weighted_error(prediction, log_variance, target)]
+    assert all(m.shape == shape for m in maps)
+    for position in np.ndindex(*shape):
+        mu, x, s = float(prediction[position]), float(target[position]), float(log_variance[position])
+        expected = [abs(x - mu), (x - mu) ** 2, (x - mu) ** 2 / math.exp(s)]
+        assert [float(m[position]) for m in maps] == pytest.approx(expected, abs=1e-12)
+
+
+def test_gradients() -> None:
+    prediction, target = _pair(1, 1, 4, 4, dtype=torch.float64)
+    p, x = prediction.requires_grad_(), target.requires_grad_()
+    s = torch.randn(1, 1, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    (gradient,) = torch.autograd.grad(l1_error(p, x).sum(), p)
+    torch.testing.assert_close(gradient, torch.sign(p - x).detach())
+    (gradient,) = torch.autograd.grad(l2_error(p, x).sum(), x)
+    torch.testing.assert_close(gradient, (2 * (x - p)).detach())
+    by_mean, by_variance = torch.autograd.grad(variance_weighted_error(p, s, x).sum(), (p, s))
+    torch.testing.assert_close(by_mean, (2 * (p - x) / s.exp()).detach())
+    torch.testing.assert_close(by_variance, (-((p - x) ** 2) / s.exp()).detach())
+
+
+def _window(size: int, sigma: float) -> list[float]:
+    weights = [math.exp(-((i - size // 2) ** 2) / (2 * sigma**2)) for i in range(size)]
+    return [w / sum(weights) for w in weights]
+
+
+def slow_ssim(a: np.ndarray, b: np.ndarray, data_range: float, size: int, sigma: float) -> np.ndarray:
+    """Similarity of every whole window of two images (*S), one window at a time, by Wang et al. 2004, Eq. 13."""
+    line = np.array(_window(size, sigma))
+    window = line
+    for _ in range(a.ndim - 1):
+        window = np.multiply.outer(window, line)
+    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
+    shape = tuple(n - size + 1 for n in a.shape)
+    result = np.empty(shape)
+    for corner in np.ndindex(*shape):
+        part = tuple(slice(c, c + size) for c in corner)
+        x, y = a[part], b[part]
+        mean_x, mean_y = (window * x).sum(), (window * y).sum()
+        var_x, var_y = (window * (x - mean_x) ** 2).sum(), (window * (y - mean_y) ** 2).sum()
+        cov = (window * (x - mean_x) * (y - mean_y)).sum()
+        result[corner] = (2 * mean_x * mean_y + c1) * (2 * cov + c2)
+        result[corner] /= (mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2)
+    return result
+
+
+@pytest.mark.parametrize("data_range", [2.0, 1.0])
+def test_ssim_is_that_of_scikit_image(data_range: float) -> None:
+    prediction, target = _pair(2, 3, 30, 26)
+    error = ssim_error(prediction, target, data_range=data_range)
+    assert error.shape == prediction.shape
+    for image, channel in np.ndindex(2, 3):
+        _, similarity = structural_similarity(
+            prediction[image, channel].double().numpy(),
+            target[image, channel].double().numpy(),
+            data_range=data_range,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+            full=True,
+        )
+        # at the border the two extend the image differently
+        np.testing.assert_allclose(error[image, channel, 5:-5, 5:-5], 1 - similarity[5:-5, 5:-5], atol=2e-5)
+
+
+@pytest.mark.parametrize(("shape", "size", "sigma"), [((14, 13), 11, 1.5), ((9, 12), 5, 0.8), ((8, 7, 9), 5, 1.0)])
+def test_ssim_window_by_window(shape: tuple[int, ...], size: int, sigma: float) -> None:
+    prediction, target = _pair(1, 1, *shape, dtype=torch.float64)
+    error = ssim_error(prediction, target, win_size=size, sigma=sigma)
+    # every pixel has its window when both images are extended by reflection
+    extended = [np.pad(image[0, 0].numpy(), size // 2, mode="reflect") for image in (prediction, target)]
+    expected = 1 - slow_ssim(extended[0], extended[1], 2.0, size, sigma)
+    np.testing.assert_allclose(error[0, 0], expected, atol=1e-5)
+    assert float(error.min()) >= -1e-6 and float(error.max()) <= 2
+
+
+def test_equal_and_opposite_images() -> None:
+    _, image = _pair(1, 1, 20, 20)
+    assert float(ssim_error(image, image).abs().max()) < 1e-5
+    assert float(ssim_error(image, -image).amax()) > 1.5
+
+
+@pytest.mark.parametrize("shape", [(20, 22), (12, 13, 14)])
+def test_ssim_as_medianomaly_does(shape: tuple[int, ...]) -> None:
+    prediction, target = _pair(1, 2, *shape, dtype=torch.float64)
+    prediction = 1.3 * prediction  # leaves [-1, 1]
+    error = ssim_error(prediction, target, compat="medianomaly")
+    maps = []
+    for channel in range(2):
+        a, b = (((image[0, channel] + 1) / 2).clamp(0, 1).numpy() for image in (prediction, target))
+        maps.append(torch.from_numpy(1 - slow_ssim(a, b, 1.0, 11, 1.5)))
+    mode = "bilinear" if len(shape) == 2 else "trilinear"
+    expected = F.interpolate(torch.stack(maps)[None], size=shape, mode=mode, align_corners=False)
+    assert tuple(maps[0].shape) == tuple(n - 10 for n in shape)
+    torch.testing.assert_close(error.double(), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("compat", [None, "medianomaly"])
+def test_ssim_gradient(compat: str | None) -> None:
+    prediction, target = (0.9 * image for image in _pair(1, 1, 7, 6, dtype=torch.float64))
+
+    weights = torch.rand(1, 1, 7, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    prediction, target = prediction.requires_grad_(), target.requires_grad_()
+    error = ssim_error(prediction, target, win_size=5, sigma=1.0, compat=compat)
+    gradients = torch.autograd.grad((weights * error).sum(), (prediction, target))
+
+    x, y = prediction, target
+    if compat is None:
+        x, y = (F.pad(image, (2, 2, 2, 2), mode="reflect") for image in (x, y))
+    else:
+        x, y = x + 1, y + 1
+    line = torch.tensor(_window(5, 1.0), dtype=torch.float64)
+    window = torch.outer(line, line).flatten()[:, None]
+    x, y = F.unfold(x, 5), F.unfold(y, 5)  # (1, 25, windows)
+    mean_x, mean_y = ((window * v).sum(1, keepdim=True) for v in (x, y))
+    var_x, var_y = (window * (x - mean_x) ** 2).sum(1), (window * (y - mean_y) ** 2).sum(1)
+    cov = (window * (x - mean_x) * (y - mean_y)).sum(1)
+    mean_x, mean_y = mean_x[:, 0], mean_y[:, 0]
+    similarity = (2 * mean_x * mean_y + 0.02**2) * (2 * cov + 0.06**2)
+    similarity = similarity / ((mean_x**2 + mean_y**2 + 0.02**2) * (var_x + var_y + 0.06**2))
+    expected = 1 - similarity.reshape(1, 1, *([7, 6] if compat is None else [3, 2]))
+    expected = F.interpolate(expected, size=(7, 6), mode="bilinear", align_corners=False)
+    for gradient, reference in zip(gradients, torch.autograd.grad((weights * expected).sum(), (prediction, target)), strict=True):
+        torch.testing.assert_close(gradient, reference, rtol=1e-3, atol=1e-3 * float(reference.abs().max()))
+
+
+def test_wrong_arguments() -> None:
+    image = torch.rand(1, 1, 16, 16)
+    with pytest.raises(ValueError, match="'upd'"):
+        ssim_error(image, image, compat="upd")
+    with pytest.raises(ValueError, match="odd and at most the image size \\(16, 16\\), got 17"):
+        ssim_error(image, image, win_size=17)
+    with pytest.raises(ValueError, match="got 10"):
+        ssim_error(image, image, win_size=10)
