@@ -14,7 +14,7 @@ import torch
 
 from monai_anomaly.functional import cka
 from monai_anomaly.losses import ReconstructionLoss, RepulsionLoss
-from monai_anomaly.networks.blocks import ENSEMBLE_SCORES, Ensemble, EnsembleMap
+from monai_anomaly.networks.blocks import ENSEMBLE_SCORES, NetworkEnsemble, EnsembleMap
 from monai_anomaly.networks.nets import DenseAutoencoder
 
 
@@ -29,7 +29,7 @@ def median_seconds(function: Callable[[], object], repeats: int) -> float:
     return statistics.median(times)
 
 
-def score_ratios(ensemble: Ensemble, images: torch.Tensor, repeats: int) -> dict[str, float]:
+def score_ratios(ensemble: NetworkEnsemble, images: torch.Tensor, repeats: int) -> dict[str, float]:
     """Time of each score over that of one plain pass through all members."""
     ensemble.eval()
 
@@ -48,7 +48,7 @@ def score_ratios(ensemble: Ensemble, images: torch.Tensor, repeats: int) -> dict
     return {name: seconds / reference for name, seconds in ratios.items()}
 
 
-def training_ratios(ensemble: Ensemble, images: torch.Tensor, repeats: int) -> dict[str, float]:
+def training_ratios(ensemble: NetworkEnsemble, images: torch.Tensor, repeats: int) -> dict[str, float]:
     """Time of a training step of the last member, with and without repulsion, over that of a member alone."""
     ensemble.activate(len(ensemble.members) - 1)
     ensemble.train()
@@ -78,7 +78,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.manual_seed(0)
     member = functools.partial(DenseAutoencoder, spatial_size=options.size)
-    ensemble = Ensemble(member, options.members).to(options.device)
+    ensemble = NetworkEnsemble(member, options.members).to(options.device)
     images = torch.rand(options.batch_size, 1, options.size, options.size, device=options.device) * 2 - 1
     print("score: time relative to one pass without gradient through all members")
     for name, ratio in score_ratios(ensemble, images, options.repeats).items():

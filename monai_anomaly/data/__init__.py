@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from .audit import AuditError, DatalistAudit
 from .convert_csv import convert_csv
 from .convert_folder import convert_folder
 from .datalist import inference_items, list_images, load_datalist, read_datalist, validate_datalist, write_datalist
@@ -12,6 +13,8 @@ from .sample_data import sample_dir
 
 __all__ = [
     "AnomalyDataset",
+    "AuditError",
+    "DatalistAudit",
     "EpochSampler",
     "convert_csv",
     "convert_folder",

@@ -12,7 +12,7 @@ from monai.engines import SupervisedTrainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ..networks.blocks.ensemble import Ensemble
+from ..networks.blocks.ensemble import NetworkEnsemble
 from ..utils import Keys, unwrap
 from .batch import prepare_image_batch
 
@@ -34,7 +34,7 @@ class EnsembleTrainer(SupervisedTrainer):
     when a member's turn begins; otherwise for every batch, without gradient.
 
     Args:
-        args: as in MONAI's ``SupervisedTrainer``; the network is an :class:`Ensemble`, possibly wrapped for distributed
+        args: as in MONAI's ``SupervisedTrainer``; the network is a :class:`NetworkEnsemble`, possibly wrapped for distributed
             training with ``find_unused_parameters=True``; the data set yields ``image`` and ``index``.
         cache_features: keep the frozen members' features of all training images in memory; None decides by the data
             set's ``is_random``.
@@ -51,8 +51,8 @@ class EnsembleTrainer(SupervisedTrainer):
         kwargs["optim_set_to_none"] = True
         super().__init__(*args, **kwargs)
         ensemble = unwrap(self.network)
-        if not isinstance(ensemble, Ensemble):
-            raise ValueError(f"EnsembleTrainer trains an Ensemble, got {type(ensemble).__name__}.")
+        if not isinstance(ensemble, NetworkEnsemble):
+            raise ValueError(f"EnsembleTrainer trains a NetworkEnsemble, got {type(ensemble).__name__}.")
         if self.state.max_epochs < len(ensemble.members):
             raise ValueError(f"{len(ensemble.members)} members need at least as many epochs, got {self.state.max_epochs}.")
         self.ensemble = ensemble

@@ -79,6 +79,7 @@ class TrainingCheckpoint:
         """Register with a trainer."""
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.EPOCH_STARTED, self._seed_epoch)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._share_buffers)
         engine.add_event_handler(Events.COMPLETED, self._save_last)
         if self.evaluator is not None:
             self.evaluator.add_event_handler(Events.COMPLETED, self._save_if_best)
@@ -115,6 +116,12 @@ class TrainingCheckpoint:
 
     def _seed_epoch(self, engine: Engine) -> None:
         torch.manual_seed(derive_seed(self.seed, engine.state.epoch))
+
+    def _share_buffers(self, engine: Engine) -> None:
+        # each process has seen other batches: validation and the next epoch go on with the statistics that are saved
+        if idist.get_world_size() > 1:
+            for buffer in unwrap(self.network).buffers():
+                torch.distributed.broadcast(buffer, src=0)
 
     def _save_if_due(self, engine: Engine) -> None:
         late = time.monotonic() - self._last_save >= self.min_seconds

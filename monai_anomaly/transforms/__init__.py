@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from .labels import NOT_ANNOTATED, PrepareLabel, PrepareLabelD, PrepareLabeld, PrepareLabelDict
 from .loading import LoadImageChecked, LoadImageCheckedD, LoadImageCheckedd, LoadImageCheckedDict
+from .postprocessing import ScoreMapD, ScoreMapd, ScoreMapDict
+from .saving import SaveImageMapD, SaveImageMapd, SaveImageMapDict, read_map, resize_to_source
 from .scaling import ScaleSourceRange, ScaleSourceRangeD, ScaleSourceRanged, ScaleSourceRangeDict
 
 __all__ = [
@@ -21,4 +23,12 @@ __all__ = [
     "ScaleSourceRangeD",
     "ScaleSourceRangeDict",
     "ScaleSourceRanged",
+    "SaveImageMapD",
+    "SaveImageMapDict",
+    "SaveImageMapd",
+    "ScoreMapD",
+    "ScoreMapDict",
+    "ScoreMapd",
+    "read_map",
+    "resize_to_source",
 ]

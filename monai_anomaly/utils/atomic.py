@@ -23,8 +23,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    # the suffix is kept last, because image writers choose the format by it
-    temporary = target.with_name(f".{target.stem}.partial{target.suffix}")
+    # the name's end is kept, because image writers choose the format by it
+    temporary = target.with_name(f".partial-{target.name}")
     try:
         yield temporary
         os.replace(temporary, target)

@@ -8,9 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-import torch
-
 from monai_anomaly.bundle.lint import lint_bundle
 
 NETWORK = {
@@ -192,14 +189,6 @@ def write_bundle(root: Path, configs: dict[str, Any] | None = None) -> Path:
 
 TRAIN, INFERENCE, EVALUATE, META = (f"configs/{name}.json" for name in ("train", "inference", "evaluate", "metadata"))
 MULTI_GPU, LOGGING_FILE, WEIGHTS = "configs/multi_gpu_train.json", "configs/logging.conf", "models/model.pt"
-
-
-@pytest.fixture
-def bundle(tmp_path: Path) -> Path:
-    """A bundle without any fault, its weights included."""
-    root = write_bundle(tmp_path)
-    torch.save({"weight": torch.zeros(2), "epoch": 3}, root / WEIGHTS)
-    return root
 
 
 def edit(root: Path, file: str, change: Callable[[dict[str, Any]], Any]) -> None:

@@ -10,13 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from small_bundle import (  # noqa: F401
+from small_bundle import (
     LOGGING,
     LOGGING_FILE,
     META,
     METADATA,
     TRAIN,
-    bundle,
     fired,
     put,
     remove,

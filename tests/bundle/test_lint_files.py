@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_bundle import EVALUATE, INFERENCE, LOGGING, LOGGING_FILE, META, MULTI_GPU, TRAIN, WEIGHTS, bundle, fired  # noqa: F401
+from small_bundle import EVALUATE, INFERENCE, LOGGING, LOGGING_FILE, META, MULTI_GPU, TRAIN, WEIGHTS, fired
 
 from monai_anomaly.bundle.finding import ERROR
 from monai_anomaly.bundle.lint import lint_bundle

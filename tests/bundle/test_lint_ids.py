@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from small_bundle import EVALUATE, INFERENCE, MULTI_GPU, TRAIN, bundle, fired, put, remove  # noqa: F401
+from small_bundle import EVALUATE, INFERENCE, MULTI_GPU, TRAIN, fired, put, remove
 
 from monai_anomaly.bundle.finding import ERROR
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from small_bundle import EVALUATE, INFERENCE, META, NETWORK, TRAIN, bundle, fired, put  # noqa: F401
+from small_bundle import EVALUATE, INFERENCE, META, NETWORK, TRAIN, fired, put
 
 from monai_anomaly.bundle.finding import ERROR
 from monai_anomaly.bundle.lint import lint_bundle

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_bundle import EVALUATE, INFERENCE, MULTI_GPU, TRAIN, bundle, fired, put  # noqa: F401
+from small_bundle import EVALUATE, INFERENCE, MULTI_GPU, TRAIN, fired, put
 
 from monai_anomaly.bundle.finding import ERROR
 from monai_anomaly.bundle.lint import lint_bundle

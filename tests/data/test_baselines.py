@@ -48,7 +48,7 @@ def test_pca_errors_equal_the_projection_written_out(n: int, axes: int, side: in
     training, images = _images(n, 0, axes, side), _images(3, 1, axes, side)
 
     def halved(x: torch.Tensor) -> np.ndarray:
-        a = x.double().numpy().reshape(len(x), *sum(([side // 2, 2] for _ in range(axes)), []))
+        a = x.double().numpy().reshape(len(x), *([side // 2, 2] * axes))
         return a.mean(tuple(range(2, 2 * axes + 1, 2))).reshape(len(x), -1)
 
     points, queries = halved(training), halved(images)

@@ -122,7 +122,8 @@ def test_ssim_as_medianomaly_does(shape: tuple[int, ...]) -> None:
     mode = "bilinear" if len(shape) == 2 else "trilinear"
     expected = F.interpolate(torch.stack(maps)[None], size=shape, mode=mode, align_corners=False)
     assert tuple(maps[0].shape) == tuple(n - 10 for n in shape)
-    torch.testing.assert_close(error.double(), expected, atol=1e-5, rtol=0)
+    # the similarity is computed in single precision
+    torch.testing.assert_close(error.double(), expected, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("compat", [None, "medianomaly"])

@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from monai_anomaly.functional import l1_error, max_score, mean_score, top_fraction_score
 from monai_anomaly.inferers import EnsembleInferer, ReconstructionInferer
-from monai_anomaly.networks.blocks import Ensemble, EnsembleMap, ReconstructionMap
+from monai_anomaly.networks.blocks import NetworkEnsemble, EnsembleMap, ReconstructionMap
 from monai_anomaly.networks.nets import DenseAutoencoder
 
 KINDS: dict[str, dict[str, Any]] = {"ae": {}, "memae": {"memory_slots": 25}, "aeu": {"predict_variance": True}}
@@ -28,8 +28,8 @@ def _autoencoder(kind: str = "ae") -> DenseAutoencoder:
     return DenseAutoencoder(2, 2, 16, (3, 3, 4, 4), 8, 4, **KINDS[kind])
 
 
-def _ensemble(kind: str = "ae") -> Ensemble:
-    return Ensemble(partial(_autoencoder, kind), 3, seed=None) if kind == "same" else Ensemble(
+def _ensemble(kind: str = "ae") -> NetworkEnsemble:
+    return NetworkEnsemble(partial(_autoencoder, kind), 3, seed=None) if kind == "same" else NetworkEnsemble(
         partial(DenseAutoencoder, 2, 2, 16, (3, 3, 4, 4), 8, 4, **KINDS[kind]), 3
     )  # fmt: skip
 
@@ -58,7 +58,7 @@ def test_maps_scores_and_reconstructions(inferer: Any, network: nn.Module) -> No
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize(("inferer", "network"), _cases())
 def test_scores_in_evaluation_mode_and_returns_to_the_mode_before(inferer: Any, network: nn.Module, training: bool) -> None:
-    if isinstance(network, Ensemble):
+    if isinstance(network, NetworkEnsemble):
         network.activate(2)
     expected = inferer(IMAGE, network.eval())
     network.train(training)
@@ -87,7 +87,7 @@ def test_reconstruction_builds_no_graph() -> None:
     network, modes = _autoencoder(), []
     network.register_forward_hook(lambda *_: modes.append(torch.is_grad_enabled()))
     ReconstructionInferer()(IMAGE, network)
-    EnsembleInferer("unc")(IMAGE, Ensemble(lambda: network, 1))
+    EnsembleInferer("unc")(IMAGE, NetworkEnsemble(lambda: network, 1))
     assert modes == [False, False]
 
 

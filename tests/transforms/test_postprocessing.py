@@ -10,7 +10,7 @@ import torch
 from monai.data import MetaTensor
 
 from monai_anomaly.functional import max_score, top_fraction_score
-from monai_anomaly.transforms import ScoreMapd
+from monai_anomaly.transforms.postprocessing import ScoreMapd
 
 
 def test_names_the_map_and_its_score() -> None:

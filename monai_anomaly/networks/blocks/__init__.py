@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 from .anomaly_map import ENSEMBLE_SCORES, EnsembleMap, MapOutput, ReconstructionMap
-from .ensemble import Ensemble
+from .ensemble import NetworkEnsemble
 from .memory import MemoryBlock
 from .outputs import AutoencoderOutput, EnsembleOutput
 
 __all__ = [
     "ENSEMBLE_SCORES",
     "AutoencoderOutput",
-    "Ensemble",
+    "NetworkEnsemble",
     "EnsembleMap",
     "EnsembleOutput",
     "MapOutput",

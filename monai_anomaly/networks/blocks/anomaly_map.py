@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ...functional.errors import l2_error, variance_weighted_error
-from .ensemble import Ensemble
+from .ensemble import NetworkEnsemble
 
 ENSEMBLE_SCORES = ("ens", "unc", "dsu")
 
@@ -81,7 +81,7 @@ class EnsembleMap(nn.Module):
         for Anomaly Detection in Chest X-rays", MICCAI 2022.
     """
 
-    def __init__(self, network: Ensemble, score: str = "dsu") -> None:
+    def __init__(self, network: NetworkEnsemble, score: str = "dsu") -> None:
         super().__init__()
         if score not in ENSEMBLE_SCORES:
             raise ValueError(f"score must be one of {ENSEMBLE_SCORES}, got {score!r}.")

@@ -12,7 +12,7 @@ from ...utils import derive_seed
 from .outputs import EnsembleOutput
 
 
-class Ensemble(nn.Module):
+class NetworkEnsemble(nn.Module):
     """Networks of the same kind in one module and one checkpoint, trained one after the other.
 
     The buffer ``num_active`` says how many members count: while training, the last of them is the one that learns and the
@@ -49,7 +49,7 @@ class Ensemble(nn.Module):
         self.num_active.fill_(index + 1)
         self.train(self.training)
 
-    def train(self, mode: bool = True) -> Ensemble:
+    def train(self, mode: bool = True) -> NetworkEnsemble:
         """Set training mode; seniors stay in evaluation mode, so their batch statistics do not move."""
         super().train(mode)
         for senior in self.members[: int(self.num_active) - 1]:

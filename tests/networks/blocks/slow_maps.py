@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from monai_anomaly.networks.blocks import Ensemble
+from monai_anomaly.networks.blocks import NetworkEnsemble
 from monai_anomaly.networks.nets import DenseAutoencoder
 
 KINDS: dict[str, dict[str, Any]] = {"ae": {}, "memae": {"memory_slots": 25}, "aeu": {"predict_variance": True}}
@@ -20,11 +20,11 @@ SCORES = ("ens", "unc", "dsu")
 SIZES: dict[int, tuple[int, ...]] = {2: (16, 32), 3: (16, 16, 32)}
 
 
-def make_ensemble(kind: str = "ae", spatial_dims: int = 2, channels: int = 1, num_members: int = 3) -> Ensemble:
+def make_ensemble(kind: str = "ae", spatial_dims: int = 2, channels: int = 1, num_members: int = 3) -> NetworkEnsemble:
     """A small ensemble whose batch statistics and weights are no longer those of a fresh one, in evaluation mode."""
     arguments: dict[str, Any] = KINDS[kind]
     member = partial(DenseAutoencoder, spatial_dims, channels, SIZES[spatial_dims], (4, 4, 6, 6), 8, 4, **arguments)
-    ensemble = Ensemble(member, num_members, seed=3)
+    ensemble = NetworkEnsemble(member, num_members, seed=3)
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for value in ensemble.state_dict().values():

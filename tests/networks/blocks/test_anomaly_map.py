@@ -12,7 +12,7 @@ from slow_maps import KINDS, SCORES, make_ensemble, make_images, slow_map
 from torch import Tensor
 
 from monai_anomaly.functional import l1_error, l2_error
-from monai_anomaly.networks.blocks import Ensemble, EnsembleMap, ReconstructionMap
+from monai_anomaly.networks.blocks import NetworkEnsemble, EnsembleMap, ReconstructionMap
 from monai_anomaly.networks.nets import DenseAutoencoder
 
 
@@ -130,7 +130,7 @@ def test_torchscript(score: str, kind: str) -> None:
 
 def test_unknown_score() -> None:
     with pytest.raises(ValueError, match=r"\('ens', 'unc', 'dsu'\), got 'std'"):
-        EnsembleMap(Ensemble(partial(DenseAutoencoder, 2, 1, 16, (2, 2, 2, 2), 2, 2), 2), "std")
+        EnsembleMap(NetworkEnsemble(partial(DenseAutoencoder, 2, 1, 16, (2, 2, 2, 2), 2, 2), 2), "std")
 
 
 @pytest.mark.parametrize("kind", KINDS)

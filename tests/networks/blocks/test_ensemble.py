@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from monai_anomaly.networks.blocks import Ensemble
+from monai_anomaly.networks.blocks import NetworkEnsemble
 from monai_anomaly.networks.nets import DenseAutoencoder
 
 member = partial(DenseAutoencoder, 2, 1, 16, (2, 3, 4, 4), 6, 3)
@@ -22,24 +22,24 @@ def _weights(network: nn.Module) -> torch.Tensor:
 
 def test_members_start_from_weights_of_their_own() -> None:
     torch.manual_seed(1)
-    first = Ensemble(member, 3, seed=4)
+    first = NetworkEnsemble(member, 3, seed=4)
     torch.manual_seed(2)
     before = torch.random.get_rng_state()
-    again = Ensemble(member, 3, seed=4)
+    again = NetworkEnsemble(member, 3, seed=4)
     assert torch.equal(torch.random.get_rng_state(), before), "the global generator must be left alone"
     assert torch.equal(_weights(first), _weights(again))
     # fewer members are the first of the more
-    assert torch.equal(_weights(Ensemble(member, 2, seed=4)), _weights(first)[: 2 * _weights(first).numel() // 3])
-    starts = [_weights(m) for seed in (0, 1, 2) for m in Ensemble(member, 3, seed=seed).members]
+    assert torch.equal(_weights(NetworkEnsemble(member, 2, seed=4)), _weights(first)[: 2 * _weights(first).numel() // 3])
+    starts = [_weights(m) for seed in (0, 1, 2) for m in NetworkEnsemble(member, 3, seed=seed).members]
     assert len({tuple(w.tolist()) for w in starts}) == 9
     torch.manual_seed(3)
-    drawn = Ensemble(member, 1, seed=None)
+    drawn = NetworkEnsemble(member, 1, seed=None)
     torch.manual_seed(3)
     assert torch.equal(_weights(drawn), _weights(member()))
 
 
 def test_only_the_last_active_member_trains() -> None:
-    ensemble = Ensemble(member, 3)
+    ensemble = NetworkEnsemble(member, 3)
     assert int(ensemble.num_active) == 3
     for index, expected in ((0, [True, True, True]), (1, [False, True, True]), (2, [False, False, True])):
         ensemble.activate(index)
@@ -52,7 +52,7 @@ def test_only_the_last_active_member_trains() -> None:
 
 
 def test_forward_runs_the_member_that_learns_beside_the_frozen_ones() -> None:
-    ensemble = Ensemble(member, 3)
+    ensemble = NetworkEnsemble(member, 3)
     ensemble.activate(0)
     output = ensemble.train()(IMAGE)
     assert output.senior_features is None and ensemble.features_of_seniors(IMAGE) is None
@@ -76,10 +76,10 @@ def test_forward_runs_the_member_that_learns_beside_the_frozen_ones() -> None:
 @pytest.mark.parametrize("num_members", [0, -1])
 def test_no_members(num_members: int) -> None:
     with pytest.raises(ValueError, match=f"positive, got {num_members}"):
-        Ensemble(member, num_members)
+        NetworkEnsemble(member, num_members)
 
 
 @pytest.mark.parametrize("index", [-1, 3])
 def test_no_such_member(index: int) -> None:
     with pytest.raises(ValueError, match=rf"\[0, 3\), got {index}"):
-        Ensemble(member, 3).activate(index)
+        NetworkEnsemble(member, 3).activate(index)

@@ -1,0 +1,66 @@
+# Copyright (c) monai_anomaly contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ignite.distributed as idist
+from ignite.engine import Engine, Events
+from monai.data import MetaTensor
+
+from ..metrics.gather import gather_strings
+from ..utils import Keys
+
+Row = dict[str, Any]
+
+
+class ImageRows:
+    """One row of plain values per image of an evaluation, collected while it runs and gathered over the processes.
+
+    A subclass adds to :meth:`row` and does something with all rows in :meth:`write`.
+    """
+
+    def attach(self, engine: Engine) -> None:
+        """Register with an evaluator, after the handlers that compute metrics."""
+        engine.add_event_handler(Events.STARTED, self._forget)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
+        engine.add_event_handler(Events.COMPLETED, self._finish)
+
+    def _forget(self, engine: Engine) -> None:
+        self._rows: list[Row] = []
+
+    def _collect(self, engine: Engine) -> None:
+        output = engine.state.output
+        items: Sequence[Mapping[str, Any]] = output if isinstance(output, list) else [output]  # type: ignore[assignment]
+        self._rows += [self.row(item) for item in items]
+
+    def row(self, item: Mapping[str, Any]) -> Row:
+        """Plain values of one image; values that the item does not have are None."""
+        target, index = item.get(Keys.TARGET), item.get(Keys.INDEX)
+        return {
+            "image": source_file(item),
+            "patient": None if item.get(Keys.PATIENT) is None else str(item[Keys.PATIENT]),
+            "target": None if target is None or int(target) not in (0, 1) else int(target),
+            "score": float(item[Keys.SCORE]),
+            "index": None if index is None else int(index),
+        }
+
+    def _finish(self, engine: Engine) -> None:
+        rows = [json.loads(row) for row in gather_strings([json.dumps(row) for row in self._rows])]
+        if all(row["index"] is not None for row in rows):
+            rows.sort(key=lambda row: row["index"])
+        if idist.get_rank() == 0:
+            self.write(engine, rows)
+
+    def write(self, engine: Engine, rows: list[Row]) -> None:
+        """Use the rows of all processes, in the order of the datalist; called on the first process only."""
+        raise NotImplementedError
+
+
+def source_file(item: Mapping[str, Any]) -> str:
+    """The file an image was read from, or an empty string."""
+    image = item.get(Keys.IMAGE)
+    return str(image.meta.get("filename_or_obj", "")) if isinstance(image, MetaTensor) else ""

@@ -1,0 +1,132 @@
+# Copyright (c) monai_anomaly contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine
+
+from ..functional.bootstrap import bootstrap_scores
+from ..functional.curves import average_precision_from_counts, roc_auc_from_counts
+from ..utils import write_json, write_text
+from .image_rows import ImageRows, Row
+
+_BASELINE_METRICS = {"image_auroc": roc_auc_from_counts, "image_ap": average_precision_from_counts}
+
+
+class ScoresWriter(ImageRows):
+    """Writes ``scores.csv``: image, patient, target and score of every image, in the order of the datalist.
+
+    Args:
+        output_dir: folder of the file, made if missing.
+    """
+
+    def __init__(self, output_dir: str | os.PathLike[str]) -> None:
+        self.output_dir = Path(output_dir)
+
+    def write(self, engine: Engine, rows: list[Row]) -> None:
+        """Write the file, all or nothing."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, ["image", "patient", "target", "score"], extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)  # None becomes an empty cell; floats are written so that they read back equal
+        write_text(self.output_dir / "scores.csv", text.getvalue())
+
+
+class MetricsWriter(ImageRows):
+    """Writes ``metrics.json``: the metrics with their intervals, the trivial baselines beside them, and the audit's warnings.
+
+    Stands after an :class:`AnomalyMetrics` handler, whose results it writes. Baselines come from the ``audit.json`` in the
+    same folder; their intervals are drawn here, over the same patients.
+
+    Args:
+        output_dir: folder of the file, made if missing.
+        method: name of the method, for titles.
+        settings: what else should be on record, such as seed and epochs: plain values.
+        section: section of the datalist that is evaluated.
+        num_draws: bootstrap draws for the baselines.
+    """
+
+    def __init__(
+        self,
+        output_dir: str | os.PathLike[str],
+        method: str = "",
+        settings: Mapping[str, Any] | None = None,
+        section: str = "testing",
+        num_draws: int = 1000,
+    ) -> None:
+        self.output_dir = Path(output_dir)
+        self.method = method
+        self.settings = dict(settings or {})
+        self.section = section
+        self.num_draws = num_draws
+
+    def write(self, engine: Engine, rows: list[Row]) -> None:
+        """Write the file, all or nothing, and print the table."""
+        audit = read_audit(self.output_dir)
+        summary = engine.state.metric_summary  # type: ignore[attr-defined]
+        content = {
+            "method": self.method,
+            "metrics": summary["metrics"],
+            "baselines": self._baselines(audit, rows),
+            "counts": summary["counts"],
+            "warnings": [warning["message"] for warning in audit.get("warnings", [])] + summary["warnings"],
+            "settings": self.settings | summary["settings"],
+        }
+        write_json(self.output_dir / "metrics.json", content)
+        print(format_metrics(content))
+
+    def _baselines(self, audit: Mapping[str, Any], rows: list[Row]) -> dict[str, dict[str, Any]]:
+        table = {}
+        for name, sections in audit.get("baselines", {}).items():
+            scores = sections.get(self.section, {}).get("scores", [])
+            if len(scores) != len(rows):  # the audit saw other images than were evaluated
+                continue
+            scored = [(score, row) for score, row in zip(scores, rows, strict=True) if score is not None and row["target"] is not None]
+            intervals = bootstrap_scores(
+                _BASELINE_METRICS,
+                torch.tensor([score for score, _ in scored], dtype=torch.float64),
+                torch.tensor([row["target"] for _, row in scored]),
+                [row["patient"] or row["image"] for _, row in scored],
+                self.num_draws,
+            )
+            table[name] = {
+                metric: {key: _number(interval[key]) for key in ("value", "low", "high")}  # type: ignore[literal-required]
+                for metric, interval in intervals.items()
+            }
+        return table
+
+
+def read_audit(folder: Path) -> dict[str, Any]:
+    """Content of ``audit.json`` in ``folder``, or nothing where there was no audit."""
+    path = folder / "audit.json"
+    audit: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return audit
+
+
+def format_metrics(content: Mapping[str, Any]) -> str:
+    """The metrics of ``metrics.json`` and its trivial baselines as a table for a terminal."""
+    lines = [f"{'':32s} {'value':>7s}   95 % interval"]
+    lines += [_line(name, entry) for name, entry in content["metrics"].items()]
+    for name, metrics in content["baselines"].items():
+        lines += [_line(f"{name} (no learning)", metrics["image_auroc"])]
+    lines += [f"warning: {warning}" for warning in content["warnings"]]
+    return "\n".join(lines)
+
+
+def _line(name: str, entry: Mapping[str, Any]) -> str:
+    value = "undefined" if entry["value"] is None else f"{entry['value']:.3f}"
+    interval = "" if entry["low"] is None else f"[{entry['low']:.3f}, {entry['high']:.3f}]"
+    return f"{name:32s} {value:>7s}   {interval}" + ("  (oracle threshold)" if entry.get("oracle") else "")
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None or value != value else float(value)

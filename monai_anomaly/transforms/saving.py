@@ -1,0 +1,137 @@
+# Copyright (c) monai_anomaly contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import torch
+import torch.nn.functional as F
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.data.utils import to_affine_nd
+from monai.transforms import MapTransform
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from torch import Tensor
+
+from ..utils import Keys, atomic_path
+from .readers import NIFTI_SUFFIXES, RASTER_SUFFIXES, has_suffix
+
+_LEVELS = 65535
+_SCALE, _OFFSET = "anomaly_scale", "anomaly_offset"
+
+
+class SaveImageMapd(MapTransform):
+    """Writes anomaly maps in the geometry of the image file they belong to.
+
+    The map is resized to the size that the file has and written as NIfTI (float32, with the file's affine) for volumes and
+    2D NIfTI or DICOM images, or as a 16-bit gray PNG for PNG, JPEG and TIFF pictures, laid out as a viewer shows the
+    picture. A PNG holds ``(value - offset) / scale`` and says scale and offset in its text, so :func:`read_map` gives the
+    values back to 1/65535 of their range. File names are those of the images, with a short hash of the folder, so that
+    equal names in different folders do not collide.
+
+    Args:
+        keys: maps (1, *S).
+        output_dir: folder of the files, made if missing.
+        image_key: image (MetaTensor) with the source file's name, size and affine in its metadata.
+        value_range: values of black and white in a PNG; None takes each map's own range.
+        allow_missing_keys: leave samples without the key as they are.
+
+    Raises:
+        ValueError: when ``value_range`` is not ascending, or the image carries no file name.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        output_dir: str | os.PathLike[str],
+        image_key: str = Keys.IMAGE,
+        value_range: Sequence[float] | None = None,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        if value_range is not None and not value_range[0] < value_range[1]:
+            raise ValueError(f"value_range must be (low, high) with low < high, got {tuple(value_range)}.")
+        self.output_dir = Path(output_dir)
+        self.image_key = image_key
+        self.value_range = None if value_range is None else (float(value_range[0]), float(value_range[1]))
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        sample = dict(data)
+        image = sample[self.image_key]
+        source = str(image.meta.get("filename_or_obj", "")) if isinstance(image, MetaTensor) else ""
+        if not source:
+            raise ValueError(f"{self.image_key!r} carries no file name: load it with LoadImageCheckedd and keep its metadata.")
+        for key in self.key_iterator(sample):
+            values = resize_to_source(sample[key], image)[0].cpu().numpy()
+            if has_suffix(source, RASTER_SUFFIXES):
+                _write_png(self._path(source, str(key), ".png"), values.T, self.value_range)
+            else:
+                _write_nifti(self._path(source, str(key), ".nii.gz"), values, image)
+        return sample
+
+    def _path(self, source: str, key: str, suffix: str) -> Path:
+        name = Path(source).name
+        stem = next((name[: -len(end)] for end in NIFTI_SUFFIXES if name.endswith(end)), Path(name).stem)
+        folder = hashlib.sha256(str(Path(source).absolute().parent).encode()).hexdigest()[:6]
+        return self.output_dir / f"{stem}_{folder}_{key}{suffix}"
+
+
+def resize_to_source(anomaly_map: Tensor, image: MetaTensor) -> Tensor:
+    """Resize a map (1, *S) to the size that the file of ``image`` has, (1, *T), by (tri)linear interpolation."""
+    plain = anomaly_map.as_tensor() if isinstance(anomaly_map, MetaTensor) else anomaly_map
+    size = [int(axis) for axis in torch.as_tensor(image.meta["spatial_shape"]).flatten()][: plain.ndim - 1]
+    if list(plain.shape[1:]) == size:
+        return plain.float()
+    mode = "bilinear" if len(size) == 2 else "trilinear"
+    return F.interpolate(plain[None].float(), size=size, mode=mode, align_corners=False)[0]
+
+
+def _write_nifti(path: Path, values: np.ndarray, image: MetaTensor) -> None:
+    affine = torch.as_tensor(image.meta["original_affine"] if "original_affine" in image.meta else image.affine)
+    # the resized image's affine has other voxels; the file's own is what the map of the file's size needs
+    picture = nib.Nifti1Image(values.astype(np.float32), to_affine_nd(3, affine.cpu().numpy().astype(np.float64)))
+    with atomic_path(path) as temporary:
+        nib.save(picture, temporary)
+
+
+def _write_png(path: Path, values: np.ndarray, value_range: tuple[float, float] | None) -> None:
+    low, high = value_range or (float(values.min()), float(values.max()))
+    scale = (high - low) / _LEVELS if high > low else 1.0
+    levels = np.clip(np.rint((values.astype(np.float64) - low) / scale), 0, _LEVELS).astype(np.uint16)
+    text = PngInfo()
+    text.add_text(_SCALE, repr(scale))
+    text.add_text(_OFFSET, repr(low))
+    with atomic_path(path) as temporary:
+        Image.fromarray(levels).save(temporary, format="PNG", pnginfo=text)
+
+
+def read_map(path: str | os.PathLike[str]) -> np.ndarray:
+    """Read a map that :class:`SaveImageMapd` wrote.
+
+    Args:
+        path: a ``.png`` or NIfTI file.
+
+    Returns:
+        float32 values, (H, W) rows first for a PNG, (*S) as in the file for NIfTI.
+
+    Raises:
+        ValueError: when a PNG does not say its scale.
+    """
+    if has_suffix(path, NIFTI_SUFFIXES):
+        return np.asarray(nib.load(path).dataobj, dtype=np.float32)  # type: ignore[attr-defined]
+    with Image.open(path) as picture:
+        if _SCALE not in picture.info:
+            raise ValueError(f"{path} is not an anomaly map: it does not say its scale; give a file that SaveImageMapd wrote.")
+        levels = np.asarray(picture, dtype=np.float64)
+        return (levels * float(picture.info[_SCALE]) + float(picture.info[_OFFSET])).astype(np.float32)
+
+
+SaveImageMapD = SaveImageMapDict = SaveImageMapd

@@ -1,0 +1,44 @@
+# Copyright (c) monai_anomaly contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from torch import Tensor
+
+from ..utils import Keys
+from .overlay import slice_of_largest_mass
+
+__all__ = ["display_planes"]
+
+
+def display_planes(arrays: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """Pictures of one sample as a viewer shows them; of volumes, the axial slice where the anomaly map is largest.
+
+    MONAI's readers put the horizontal axis of a picture first; here rows come first. Volumes are taken to be in RAS
+    orientation, as NIfTI files mostly are, and shown with anterior up.
+
+    Args:
+        arrays: (C, *S) tensors of one size by name; ``anomaly_map`` among them for volumes. Of more than one channel three
+            are taken as colors, else the first is shown.
+
+    Raises:
+        ValueError: when an array is neither 2D nor 3D behind its channels.
+
+    Returns:
+        (H, W) or (H, W, 3) float32 arrays by the same names.
+    """
+    planes = {name: np.moveaxis(array.detach().cpu().float().numpy(), 0, -1) for name, array in arrays.items()}
+    dims = {plane.ndim - 1 for plane in planes.values()}
+    if dims == {3}:
+        where = slice_of_largest_mass(planes[Keys.MAP][..., 0])
+        return {name: np.rot90(_colors(plane[:, :, where])).copy() for name, plane in planes.items()}
+    if dims != {2}:
+        raise ValueError(f"arrays must all be (C, H, W) or all be (C, H, W, D), got {sorted(dims)} axes.")
+    return {name: np.swapaxes(_colors(plane), 0, 1).copy() for name, plane in planes.items()}
+
+
+def _colors(plane: np.ndarray) -> np.ndarray:
+    return plane if plane.shape[-1] == 3 else plane[..., 0]

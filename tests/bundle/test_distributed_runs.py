@@ -1,0 +1,106 @@
+# Copyright (c) monai_anomaly contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from monai_anomaly import handlers
+from monai_anomaly.data.phantom import make_phantom
+
+pytestmark = pytest.mark.slow
+
+BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "d2ue_ae"
+PROBE = Path(__file__).with_name("bundle_probe.py")
+EPOCHS, MEMBERS = 2, 3
+
+
+def _run(folder: Path, processes: int, configs: list[str], *arguments: str) -> None:
+    """Run the bundle from its folder, as its README says, with a data set and a network small enough for a test."""
+    files = ",".join(f"'configs/{name}.json'" for name in configs)
+    command = [sys.executable, str(PROBE)]
+    if processes > 1:
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", str(PROBE)]
+    command += ["run", "--config_file", f"[{files}]", "--dataset_dir", str(folder / "data"), "--spatial_size", "[32,32]"]
+    command += ["--latent_channels", "4", "--hidden_channels", "8", *arguments]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PROBE_DIR": str(folder), "PYTHONPATH": str(BUNDLE.parents[1])}
+    environment["CUDA_VISIBLE_DEVICES"] = ""
+    result = subprocess.run(command, cwd=BUNDLE, env=environment, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr[-4000:]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with data, the weights of each process after each epoch, and the trained model, by two processes."""
+    folder = tmp_path_factory.mktemp("distributed")
+    # odd numbers, so that the processes cannot share the validation images equally
+    make_phantom(folder / "data", size=32, num_training=16, num_unlabeled=0, num_validation=7, num_testing=13)
+    _run(
+        folder, 2, ["train", "multi_gpu_train"], "--output_dir", str(folder / "out"), "--max_epochs", str(EPOCHS),
+        "--batch_size", "4", "--val_interval", "1", "--checkpoint_seconds", "0", "--run", "['$@train#trainer.run()']",
+        "--validate#handlers", "[]",
+    )  # fmt: skip
+    return folder
+
+
+def _recorded(folder: Path, rank: int, epoch: int) -> dict[str, Tensor]:
+    state: dict[str, Tensor] = torch.load(folder / f"rank{rank}_epoch{epoch}.pt", weights_only=True)
+    return state
+
+
+def test_processes_hold_the_same_network(trained: Path) -> None:
+    for epoch in range(1, EPOCHS * MEMBERS + 1):
+        first, second = _recorded(trained, 0, epoch), _recorded(trained, 1, epoch)
+        assert [name for name in first if not torch.equal(first[name], second[name])] == [], epoch
+
+
+def test_frozen_members_stay_as_they_are(trained: Path) -> None:
+    for rank in range(2):
+        for member in range(MEMBERS):
+            states = [_recorded(trained, rank, epoch) for epoch in range(1, EPOCHS * MEMBERS + 1)]
+            part = [{k: v for k, v in state.items() if k.startswith(f"members.{member}.")} for state in states]
+            finished = EPOCHS * (member + 1)
+            for state in part[finished:]:
+                assert all(torch.equal(value, part[finished - 1][name]) for name, value in state.items())
+            # each epoch of its own turn moved it
+            for before, after in zip(part[finished - EPOCHS : finished - 1], part[finished - EPOCHS + 1 : finished], strict=True):
+                assert not any(torch.equal(after[name], before[name]) for name in after)
+
+
+def test_saved_model_is_the_one_that_was_trained(trained: Path) -> None:
+    saved = torch.load(trained / "out" / "models" / "model.pt", weights_only=True)
+    last = _recorded(trained, 1, EPOCHS * MEMBERS)
+    assert {f"network.{name}" for name in last} == set(saved)
+    assert all(torch.equal(saved[f"network.{name}"], value) for name, value in last.items())
+
+
+def _evaluate(folder: Path, processes: int) -> tuple[dict[str, Any], list[str]]:
+    output = folder / f"evaluated_by_{processes}"
+    configs = ["train", "evaluate"] + (["multi_gpu_train"] if processes > 1 else [])
+    _run(
+        folder, processes, configs, "--output_dir", str(output), "--checkpoint", str(folder / "out" / "models" / "model.pt"),
+        "--val_batch_size", "3", "--run", "['$@validate#evaluator.run()']",
+    )  # fmt: skip
+    metrics = json.loads((output / "metrics.json").read_text(encoding="utf-8"))
+    return metrics, sorted((output / "scores.csv").read_text(encoding="utf-8").splitlines())
+
+
+@pytest.mark.skipif(not hasattr(handlers, "MetricsWriter"), reason="the handlers that write metrics.json are not there yet")
+def test_one_and_two_processes_evaluate_alike(trained: Path) -> None:
+    alone, scores_alone = _evaluate(trained, 1)
+    together, scores_together = _evaluate(trained, 2)
+    assert len(scores_alone) == 14 and scores_together == scores_alone
+    assert together["metrics"].keys() == alone["metrics"].keys()
+    for name, figure in alone["metrics"].items():
+        for bound in ("value", "low", "high"):
+            assert together["metrics"][name][bound] == pytest.approx(figure[bound], abs=1e-6), (name, bound)
+    assert together["counts"] == alone["counts"]

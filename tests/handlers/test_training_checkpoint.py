@@ -1,0 +1,276 @@
+# Copyright (c) monai_anomaly contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ignite.engine import Engine, Events
+from killed_runs import BUNDLE, Death, read_models, run_bundle, write_settings
+from monai.engines import SupervisedTrainer
+from monai.transforms import EnsureTyped
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from monai_anomaly.data import AnomalyDataset, EpochSampler
+from monai_anomaly.engines import EnsembleTrainer, prepare_image_batch
+from monai_anomaly.handlers import TrainingCheckpoint
+from monai_anomaly.losses import ReconstructionLoss, RepulsionLoss
+from monai_anomaly.networks.blocks import AutoencoderOutput, NetworkEnsemble
+
+Models = dict[str, dict[str, Tensor]]
+
+
+def _assert_same_models(mine: Models, theirs: Models) -> None:
+    assert mine.keys() == theirs.keys()
+    for file, state in theirs.items():
+        assert mine[file].keys() == state.keys()
+        assert [name for name in state if not torch.equal(mine[file][name], state[name])] == [], file
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("killed")
+
+
+@pytest.fixture(scope="module")
+def unbroken(folder: Path) -> Models:
+    """What a run of 3 members x 2 epochs x 2 iterations leaves that nobody disturbs."""
+    assert run_bundle(write_settings(folder), folder / "unbroken") == 0
+    return read_models(folder / "unbroken")
+
+
+# each run goes on where the one before it died
+CHAINS = {
+    "while iterating": [
+        Death("iteration", 1),  # before there is a checkpoint
+        Death("iteration", 3),  # just after the first checkpoint
+        Death("iteration", 7),  # in the middle of the second member
+        Death("iteration", 9),  # in the first epoch of the third member
+        Death("iteration", 12),  # after the last step
+    ],
+    "while validating": [Death("validation", 1), Death("validation", 2), Death("validation", 3), Death("validation", 1)],
+    "while writing": [
+        Death("write", 1, "checkpoint"),
+        Death("write", 3, "checkpoint"),
+        Death("write", 1, "model_best"),
+        Death("write", 1, "model"),
+    ],
+}
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+def test_killed_and_started_again(chain: str, folder: Path, unbroken: Models) -> None:
+    settings, output = write_settings(folder), folder / chain.replace(" ", "_")
+    deaths = [run_bundle(settings, output, death) for death in CHAINS[chain]]
+    # a network may have no best one left to write: then the run ends instead
+    assert set(deaths) <= {-9, 0} and deaths.count(-9) >= 3, deaths
+    assert run_bundle(settings, output) == 0
+    _assert_same_models(read_models(output), unbroken)
+    assert not list((output / "models").glob(".*")), "temporary files must be gone"
+
+
+def test_finished_run_started_again_changes_nothing(folder: Path, unbroken: Models) -> None:
+    before = (folder / "unbroken" / "models" / "checkpoint.pt").stat().st_size
+    assert run_bundle(write_settings(folder), folder / "unbroken") == 0
+    _assert_same_models(read_models(folder / "unbroken"), unbroken)
+    assert (folder / "unbroken" / "models" / "checkpoint.pt").stat().st_size == before
+
+
+@pytest.mark.slow
+def test_command_line_killed_and_started_again(folder: Path, tmp_path: Path) -> None:
+    settings = write_settings(folder, max_epochs=40, val_interval=10)
+    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", f"['configs/train.json','{settings}']"]
+    command += ["--output_dir", str(tmp_path / "killed")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(BUNDLE.parents[1])}
+    process = subprocess.Popen(command, cwd=BUNDLE, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 240
+    while not (tmp_path / "killed" / "models" / "checkpoint.pt").exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.005)
+    process.kill()
+    assert process.wait() == -9
+    assert not (tmp_path / "killed" / "models" / "model.pt").exists()
+    subprocess.run(command, cwd=BUNDLE, env=environment, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    assert run_bundle(settings, tmp_path / "unbroken") == 0
+    _assert_same_models(read_models(tmp_path / "killed"), read_models(tmp_path / "unbroken"))
+
+
+class Dropped(nn.Module):
+    """An autoencoder whose training depends on the random state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(16, 6), nn.Dropout(0.5), nn.BatchNorm1d(6), nn.ReLU())
+        self.decoder = nn.Linear(6, 16)
+
+    def forward(self, image: Tensor) -> AutoencoderOutput:
+        code = self.encoder(image.flatten(1))
+        return AutoencoderOutput(self.decoder(code).reshape(image.shape), code, code)
+
+
+class Interrupted(Exception):
+    pass
+
+
+def _trainer(folder: Path, max_epochs: int = 6, cache: bool = True, **settings: Any) -> tuple[EnsembleTrainer, TrainingCheckpoint]:
+    images = torch.randn(9, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    dataset = AnomalyDataset([{"image": i} for i in images], EnsureTyped("image", track_meta=False), progress=False)
+    ensemble = NetworkEnsemble(Dropped, 3)
+    optimizer = torch.optim.Adam(ensemble.parameters(), 0.01)
+    checkpoint = TrainingCheckpoint(folder, ensemble, optimizer, settings, seed=5, min_seconds=0)
+    trainer = EnsembleTrainer(
+        device=torch.device("cpu"),
+        max_epochs=max_epochs,
+        train_data_loader=DataLoader(dataset, 4, sampler=EpochSampler(dataset), drop_last=True),
+        network=ensemble,
+        optimizer=optimizer,
+        loss_function=RepulsionLoss(ReconstructionLoss()),
+        cache_features=cache,
+        train_handlers=[checkpoint],
+    )
+    return trainer, checkpoint
+
+
+def _interrupt(engine: Engine) -> None:
+    raise Interrupted
+
+
+@pytest.mark.parametrize("cache", [True, False])
+@pytest.mark.parametrize("iteration", [1, 3, 6, 7, 8, 11])
+def test_random_state_is_that_of_an_unbroken_run(iteration: int, cache: bool, tmp_path: Path) -> None:
+    unbroken, _ = _trainer(tmp_path / "unbroken", cache=cache)
+    unbroken.run()
+    broken, _ = _trainer(tmp_path / "broken", cache=cache)
+    broken.add_event_handler(Events.ITERATION_COMPLETED(once=iteration), _interrupt)
+    with pytest.raises(Interrupted):
+        broken.run()
+    torch.manual_seed(123)  # the new process starts from any random state
+    resumed, _ = _trainer(tmp_path / "broken", cache=cache)
+    resumed.run()
+    for (name, mine), theirs in zip(resumed.ensemble.state_dict().items(), unbroken.ensemble.state_dict().values(), strict=True):
+        assert torch.equal(mine, theirs), name
+
+
+def test_optimizer_state_of_finished_members_is_not_stored(tmp_path: Path) -> None:
+    sizes = []
+    trainer, _ = _trainer(tmp_path)
+
+    def measure(engine: Engine) -> None:
+        stored = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+        sizes.append(len(stored["optimizer"]["state"]))
+
+    trainer.add_event_handler(Events.EPOCH_STARTED(event_filter=lambda _, epoch: epoch > 1), measure)
+    trainer.run()
+    assert sizes == [len(list(Dropped().parameters()))] * 5
+
+
+def test_other_settings_are_refused(tmp_path: Path) -> None:
+    trainer, _ = _trainer(tmp_path, spatial_size=[4, 4], rate=0.01)
+    trainer.run()
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+    changed, _ = _trainer(tmp_path, spatial_size=[8, 4], rate=0.01)
+    with pytest.raises(ValueError, match=r"spatial_size: \[4, 4\] -> \[8, 4\]") as error:
+        changed.run()
+    assert str(tmp_path / "checkpoint.pt") in str(error.value) and "rate" not in str(error.value)
+    assert "another output_dir" in str(error.value)
+    added, _ = _trainer(tmp_path, spatial_size=[4, 4], rate=0.01, repulsion=1.0)
+    with pytest.raises(ValueError, match="repulsion: None -> 1.0"):
+        added.run()
+    # without any settings as well: which member an epoch trains depends on the number of epochs
+    longer, _ = _trainer(tmp_path, max_epochs=9, spatial_size=[4, 4], rate=0.01)
+    with pytest.raises(ValueError, match="total_epochs: 6 -> 9"):
+        longer.run()
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+
+
+def _scored(folder: Path, values: list[float], best: list[int], stop_after: int | None = None) -> TrainingCheckpoint:
+    """Train a single network whose validation metric after each epoch is given."""
+    network = Dropped()
+    optimizer = torch.optim.SGD(network.parameters(), 0.1)
+    evaluator = Engine(lambda engine, batch: None)
+    checkpoint = TrainingCheckpoint(folder, network, optimizer, min_seconds=0, evaluator=evaluator)
+    trainer = SupervisedTrainer(
+        device=torch.device("cpu"),
+        max_epochs=len(values),
+        train_data_loader=[{"image": torch.ones(4, 1, 4, 4)}],
+        network=network,
+        optimizer=optimizer,
+        loss_function=ReconstructionLoss(),
+        prepare_batch=prepare_image_batch,
+        decollate=False,
+        train_handlers=[checkpoint],
+    )
+
+    def validate(engine: Engine) -> None:
+        evaluator.run([0])
+        path = folder / "model_best.pt"
+        if path.exists() and torch.equal(torch.load(path, weights_only=True)["decoder.weight"], network.decoder.weight):
+            best.append(engine.state.epoch)
+        if engine.state.epoch == stop_after:
+            raise Interrupted
+
+    @evaluator.on(Events.STARTED)
+    def measure(engine: Engine) -> None:
+        engine.state.metrics = {"image_auroc": values[trainer.state.epoch - 1]}
+
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, validate)
+    trainer.run()
+    return checkpoint
+
+
+def test_best_network_is_that_of_the_largest_defined_value(tmp_path: Path) -> None:
+    best: list[int] = []
+    checkpoint = _scored(tmp_path, [math.nan, 0.5, 0.4, math.nan, 0.5, 0.7, math.nan], best)
+    assert best == [2, 6] and checkpoint.best == 0.7
+
+
+def test_undefined_value_never_wins(tmp_path: Path) -> None:
+    checkpoint = _scored(tmp_path, [math.nan, math.nan], [])
+    assert not (tmp_path / "model_best.pt").exists() and checkpoint.best == -math.inf
+
+
+def test_best_value_survives_an_interruption(tmp_path: Path) -> None:
+    values = [0.5, 0.9, 0.6, 0.7, 0.8]
+    with pytest.raises(Interrupted):
+        _scored(tmp_path, values, [], stop_after=4)
+    kept = (tmp_path / "model_best.pt").read_bytes()
+    best: list[int] = []
+    checkpoint = _scored(tmp_path, values, best)
+    assert checkpoint.best == 0.9 and best == []
+    assert (tmp_path / "model_best.pt").read_bytes() == kept
+
+
+def test_interval_and_seconds(tmp_path: Path) -> None:
+    written: list[int] = []
+    for name, arguments in (("often", {"interval": 2}), ("seldom", {"min_seconds": 3600})):
+        trainer, checkpoint = _trainer(tmp_path / name)
+        for key, value in arguments.items():
+            setattr(checkpoint, key, value)
+        path = tmp_path / name / "checkpoint.pt"
+        written.clear()
+
+        def note(engine: Engine, path: Path = path) -> None:
+            if path.exists():
+                stored = torch.load(path, weights_only=True)
+                written.append(stored["trainer"]["iteration"] // 2)
+
+        trainer.add_event_handler(Events.EPOCH_STARTED, note)
+        trainer.run()
+        assert written == ([2, 2, 4, 4] if name == "often" else [])
+        assert (tmp_path / name / "model.pt").exists()
+
+
+@pytest.mark.parametrize("arguments", [{"interval": 0}, {"min_seconds": -1.0}, {"seed": -1}])
+def test_wrong_arguments(arguments: dict[str, Any], tmp_path: Path) -> None:
+    network = nn.Linear(1, 1)
+    with pytest.raises(ValueError, match="at least"):
+        TrainingCheckpoint(tmp_path, network, torch.optim.SGD(network.parameters()), **arguments)
