@@ -14,7 +14,7 @@ import torch
 
 from monai_anomaly.functional import cka
 from monai_anomaly.losses import ReconstructionLoss, RepulsionLoss
-from monai_anomaly.networks.blocks import ENSEMBLE_SCORES, NetworkEnsemble, EnsembleMap
+from monai_anomaly.networks.blocks import ENSEMBLE_SCORES, EnsembleMap, NetworkEnsemble
 from monai_anomaly.networks.nets import DenseAutoencoder
 
 
@@ -40,7 +40,9 @@ def score_ratios(ensemble: NetworkEnsemble, images: torch.Tensor, repeats: int) 
 
     reference = median_seconds(plain, repeats)
     ratios = {
-        f"{score}, batch of {len(images)}": median_seconds(functools.partial(EnsembleMap(ensemble, score), images), repeats)
+        f"{score}, batch of {len(images)}": median_seconds(
+            functools.partial(EnsembleMap(ensemble, score), images), repeats
+        )
         for score in ENSEMBLE_SCORES
     }
     dsu = EnsembleMap(ensemble, "dsu")

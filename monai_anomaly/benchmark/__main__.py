@@ -35,7 +35,9 @@ def _job(options: argparse.Namespace) -> int:
 
 def main() -> int:
     """Entry point of ``python -m monai_anomaly.benchmark``."""
-    parser = argparse.ArgumentParser(prog="python -m monai_anomaly.benchmark", description="Methods x data sets x seeds.")
+    parser = argparse.ArgumentParser(
+        prog="python -m monai_anomaly.benchmark", description="Methods x data sets x seeds."
+    )
     commands = parser.add_subparsers(required=True)
     run = commands.add_parser("run", help="run a matrix; finished jobs are skipped, killed ones go on")
     run.add_argument("matrix", help="JSON file of the matrix")

@@ -75,7 +75,9 @@ class Matrix:
         for row in matrix.rows:
             for column, (training, evaluation) in row["cells"].items():
                 if training not in matrix.trainings or evaluation not in matrix.evaluations:
-                    raise ValueError(f"{path}: row {row['label']!r}, column {column!r} names nothing: {training}, {evaluation}.")
+                    raise ValueError(
+                        f"{path}: row {row['label']!r}, column {column!r} names nothing: {training}, {evaluation}."
+                    )
         return matrix
 
     def jobs(self) -> list[Job]:
@@ -94,7 +96,9 @@ class Matrix:
             for training, settings in self.trainings.items()
         ]
 
-    def prepare(self, data_dir: str | os.PathLike[str] | None, output_dir: str | os.PathLike[str]) -> dict[str, dict[str, str]]:
+    def prepare(
+        self, data_dir: str | os.PathLike[str] | None, output_dir: str | os.PathLike[str]
+    ) -> dict[str, dict[str, str]]:
         """Write the datalist of every data set.
 
         Args:
@@ -113,7 +117,9 @@ class Matrix:
                 paths[name] = {"datalist": str(Path(sample_dir()) / "datalist.json"), "dataset_dir": str(sample_dir())}
                 continue
             if data_dir is None:
-                raise ValueError(f"data set {name!r} is not embedded: give the folder that holds {source['index']} with --data.")
+                raise ValueError(
+                    f"data set {name!r} is not embedded: give the folder that holds {source['index']} with --data."
+                )
             path = Path(output_dir) / "datalists" / f"{name}.json"
             index = Path(data_dir).resolve() / source["index"]
             options = {key: source[key] for key in ("where", "where_eval", "extra") if key in source}

@@ -33,8 +33,8 @@ def plan(matrix: Matrix, data_dir: str | None, output_dir: str | Path) -> list[d
         output_dir: folder of the matrix; bundles and datalists are written into it.
 
     Returns:
-        One dictionary a job: ``folder`` and ``steps``, each with ``configs`` (bundle configuration files), ``overrides``
-        and ``output_dir``.
+        One dictionary a job: ``folder`` and ``steps``, each with ``configs`` (bundle configuration files),
+        ``overrides`` and ``output_dir``.
     """
     output = Path(output_dir).resolve()
     datalists = matrix.prepare(data_dir, output)
@@ -66,8 +66,8 @@ def command(step: Mapping[str, Any]) -> str:
 def run_steps(job: Mapping[str, Any]) -> None:
     """Run the steps of one job in this process; steps that are finished already are skipped.
 
-    A step is finished when ``job.json`` holds the fingerprint of its settings and data. A training that was killed goes on
-    from its own checkpoint.
+    A step is finished when ``job.json`` holds the fingerprint of its settings and data. A training that was killed
+    goes on from its own checkpoint.
 
     Args:
         job: one entry of :func:`plan`.

@@ -17,7 +17,12 @@ from ..utils import write_json, write_text
 from .matrix import Matrix
 
 _STATISTICS = {"image_auroc": roc_auc_from_counts, "image_ap": average_precision_from_counts}
-_PIXEL = {"pixel_auroc": "Pixel AUROC", "pixel_ap": "Pixel AP", "pixel_best_dice": "Best Dice (oracle threshold)", "pixel_pro": "PRO"}
+_PIXEL = {
+    "pixel_auroc": "Pixel AUROC",
+    "pixel_ap": "Pixel AP",
+    "pixel_best_dice": "Best Dice (oracle threshold)",
+    "pixel_pro": "PRO",
+}
 _IMAGE = {"image_auroc": "Image AUROC", "image_ap": "Image AP"}
 
 Cell = dict[str, Any]
@@ -151,7 +156,10 @@ def _metric_table(matrix: Matrix, result: Mapping[str, Any], metric: str, title:
         lines.append(f"| {row['label']} | " + " | ".join(map(_format, entries)) + " |")
     for name, baseline in result["baselines"].items():
         if metric in baseline:
-            lines.append(f"| *{name.replace('_', ' ')} (no learning)* | {_format(baseline[metric])} |" + " |" * (len(columns) - 1))
+            lines.append(
+                f"| *{name.replace('_', ' ')} (no learning)* | {_format(baseline[metric])} |"
+                + " |" * (len(columns) - 1)
+            )
     return [*lines, ""]
 
 

@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Complete bundle folders from thin recipes.
 
-A recipe names its layers (shared wiring, single network or ensemble, kind of network, ...) and adds what is special about
-one method. Layers and recipe are merged key by key; a key that two of them define is an error, so every setting has one
-home. What comes out is an ordinary MONAI bundle that runs wherever ``monai_anomaly`` is installed.
+A recipe names its layers (shared wiring, single network or ensemble, kind of network, ...) and adds what is special
+about one method. Layers and recipe are merged key by key; a key that two of them define is an error, so every setting
+has one home. What comes out is an ordinary MONAI bundle that runs wherever ``monai_anomaly`` is installed.
 """
 
 from __future__ import annotations

@@ -40,19 +40,18 @@ def score_batch(engine: SupervisedEvaluator, batchdata: dict[str, Any]) -> dict[
     """One step of an evaluator: the ``iteration_update`` of MONAI's evaluators.
 
     Args:
-        engine: a ``SupervisedEvaluator``; its ``inferer(image, network)`` gives a dictionary (``anomaly_map``, ``score``,
-            ...) or one tensor, which becomes ``pred``.
+        engine: a ``SupervisedEvaluator``; its ``inferer(image, network)`` gives a dictionary (``anomaly_map``,
+            ``score``, ...) or one tensor, which becomes ``pred``.
         batchdata: batch with ``image`` and what else the handlers need.
 
     Returns:
         One flat dictionary: the inferer's result and image, label, target, patient, foreground and index of the batch.
     """
     image = batchdata[Keys.IMAGE].to(engine.state.device, non_blocking=engine.non_blocking)
-    with engine.mode(engine.network):
-        with torch.autocast(image.device.type, enabled=engine.amp, **engine.amp_kwargs):
-            result = engine.inferer(plain_tensor(image), engine.network)
+    autocast = torch.autocast(image.device.type, enabled=engine.amp, **engine.amp_kwargs)
+    with engine.mode(engine.network), autocast:
+        result = engine.inferer(plain_tensor(image), engine.network)
     engine.state.output = {key: batchdata[key] for key in _CARRIED if key in batchdata}
     engine.state.output |= result if isinstance(result, dict) else {CommonKeys.PRED: result}
     engine.fire_event(IterationEvents.MODEL_COMPLETED)
     return engine.state.output
-

@@ -22,20 +22,20 @@ logger = logging.getLogger(__name__)
 class EnsembleTrainer(SupervisedTrainer):
     """Trains the members of an ensemble one after the other in one run, each repelled from those before it.
 
-    Of ``max_epochs`` epochs in all, epoch e (from 0) trains member ``e * N // max_epochs``. Earlier members are frozen in
-    evaluation mode. Which member learns follows from the epoch alone, so one checkpoint of network, optimizer and trainer
-    is enough to go on after a kill.
+    Of ``max_epochs`` epochs in all, epoch e (from 0) trains member ``e * N // max_epochs``. Earlier members are frozen
+    in evaluation mode. Which member learns follows from the epoch alone, so one checkpoint of network, optimizer and
+    trainer is enough to go on after a kill.
 
-    One optimizer over all parameters is as good as a fresh one for each member: its state for a parameter is made at the
-    first gradient that the parameter receives, and parameters without gradient are skipped. The state of finished members
-    is dropped, so the checkpoint does not grow.
+    One optimizer over all parameters is as good as a fresh one for each member: its state for a parameter is made at
+    the first gradient that the parameter receives, and parameters without gradient are skipped. The state of finished
+    members is dropped, so the checkpoint does not grow.
 
     Where the training images are not augmented, the frozen members' features are computed once for the whole data set
     when a member's turn begins; otherwise for every batch, without gradient.
 
     Args:
-        args: as in MONAI's ``SupervisedTrainer``; the network is a :class:`NetworkEnsemble`, possibly wrapped for distributed
-            training with ``find_unused_parameters=True``; the data set yields ``image`` and ``index``.
+        args: as in MONAI's ``SupervisedTrainer``; the network is a :class:`NetworkEnsemble`, possibly wrapped for
+            distributed training with ``find_unused_parameters=True``; the data set yields ``image`` and ``index``.
         cache_features: keep the frozen members' features of all training images in memory; None decides by the data
             set's ``is_random``.
         kwargs: as in ``SupervisedTrainer``.
@@ -54,7 +54,9 @@ class EnsembleTrainer(SupervisedTrainer):
         if not isinstance(ensemble, NetworkEnsemble):
             raise ValueError(f"EnsembleTrainer trains a NetworkEnsemble, got {type(ensemble).__name__}.")
         if self.state.max_epochs < len(ensemble.members):
-            raise ValueError(f"{len(ensemble.members)} members need at least as many epochs, got {self.state.max_epochs}.")
+            raise ValueError(
+                f"{len(ensemble.members)} members need at least as many epochs, got {self.state.max_epochs}."
+            )
         self.ensemble = ensemble
         dataset = getattr(self.data_loader, "dataset", None)
         self.cache_features = not getattr(dataset, "is_random", True) if cache_features is None else cache_features
@@ -89,7 +91,8 @@ class EnsembleTrainer(SupervisedTrainer):
         """Features of the frozen members for every training image in the order of the data set, (J, N, ...)."""
         loader = self.data_loader
         assert isinstance(loader, DataLoader)
-        # a generator of its own, because a loader draws a seed: a resumed run would be one draw ahead of an unbroken one
+        # a generator of its own, because a loader draws a seed: a resumed run would be one draw ahead of an unbroken
+        # one
         in_order = DataLoader(
             loader.dataset, batch_size=loader.batch_size, collate_fn=loader.collate_fn, generator=torch.Generator()
         )
@@ -107,5 +110,3 @@ class EnsembleTrainer(SupervisedTrainer):
         if features is not None:
             features = features[:, torch.as_tensor(batchdata[Keys.INDEX], device=features.device)]
         return image, target, (), {"senior_features": features}
-
-

@@ -18,7 +18,14 @@ from torch import Tensor
 
 from .curves import check_scores
 
-__all__ = ["Interval", "bootstrap_counts", "bootstrap_scores", "draw_multiplicities", "draw_score_statistics", "percentile_interval"]
+__all__ = [
+    "Interval",
+    "bootstrap_counts",
+    "bootstrap_scores",
+    "draw_multiplicities",
+    "draw_score_statistics",
+    "percentile_interval",
+]
 
 #: a function of (D, G) weighted positives and negatives per score that returns (D,) values, NaN where undefined
 CountStatistic = Callable[[Tensor, Tensor], Tensor]
@@ -102,8 +109,8 @@ def draw_score_statistics(
 ) -> tuple[dict[str, float], dict[str, Tensor]]:
     """Metrics of image scores, and the same on resampled patients.
 
-    The draws depend on the patients and the seed only, so those of several methods or runs on the same images are paired:
-    their mean or difference, draw by draw, is a draw of the mean or difference.
+    The draws depend on the patients and the seed only, so those of several methods or runs on the same images are
+    paired: their mean or difference, draw by draw, is a draw of the mean or difference.
 
     Args:
         statistics: functions of weighted counts per distinct score, such as ``functional.curves.roc_auc_from_counts``

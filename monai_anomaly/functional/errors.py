@@ -56,15 +56,15 @@ def ssim_error(
         data_range: largest minus smallest possible intensity; 2 for images in [-1, 1].
         win_size: width of the Gaussian window in pixels, odd, at most the image size.
         sigma: standard deviation of the window in pixels.
-        compat: ``"medianomaly"`` clamps both images to the data range around zero, leaves the border out and stretches the
-            smaller map over the image, as the MedIAnomaly benchmark does (Cai et al., 2024).
+        compat: ``"medianomaly"`` clamps both images to the data range around zero, leaves the border out and stretches
+            the smaller map over the image, as the MedIAnomaly benchmark does (Cai et al., 2024).
 
     Raises:
         ValueError: when ``compat`` is unknown or the window is larger than the image.
 
     Reference:
-        Z. Wang, A. Bovik, H. Sheikh, E. Simoncelli: "Image Quality Assessment", IEEE TIP 2004. As a reconstruction error:
-        P. Bergmann, S. Löwe, M. Fauser, D. Sattlegger, C. Steger, VISAPP 2019.
+        Z. Wang, A. Bovik, H. Sheikh, E. Simoncelli: "Image Quality Assessment", IEEE TIP 2004. As a reconstruction
+        error: P. Bergmann, S. Löwe, M. Fauser, D. Sattlegger, C. Steger, VISAPP 2019.
     """
     if compat not in (None, "medianomaly"):
         raise ValueError(f'compat must be None or "medianomaly", got {compat!r}.')

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def _flat_map(anomaly_map: Tensor, foreground: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Values (B, N) and which of them count (B, N); a NaN inside the foreground counts, so that it shows in the score."""
+    """Values (B, N) and which of them count (B, N); a NaN in the foreground counts, so that it shows in the score."""
     if anomaly_map.ndim < 3 or anomaly_map.shape[1] != 1:
         raise ValueError(f"anomaly_map must be (B, 1, *S), got shape {tuple(anomaly_map.shape)}.")
     values = anomaly_map.flatten(1)

@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """How alike two sets of features of the same samples are: the six columns of D2UE Table 3.
 
-Every function takes features ``p`` (B, ...) and ``q`` (B, ...) of the same B samples and returns a scalar that grows with
-their likeness, so that a learner is pushed away from another one by minimizing it. The exact form of the per-sample
-measures is not printed in the paper; the choice made here is said in each docstring.
+Every function takes features ``p`` (B, ...) and ``q`` (B, ...) of the same B samples and returns a scalar that grows
+with their likeness, so that a learner is pushed away from another one by minimizing it. The exact form of the
+per-sample measures is not printed in the paper; the choice made here is said in each docstring.
 
 Reference:
     Y. Gu, Y. Lin, K.-T. Cheng, H. Chen: "Revisiting Deep Ensemble Uncertainty for Enhanced Medical Anomaly Detection",
@@ -45,8 +45,8 @@ def _paired_vectors(p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
 def hsic(k: Tensor, l: Tensor) -> Tensor:  # noqa: E741 - the paper's names
     """Hilbert-Schmidt independence criterion of two Gram matrices (biased estimator), Eq. 3.
 
-    ``tr(K H L H) / (B - 1)^2`` with the centering matrix ``H = I - 11^T / B``. Differs from the paper's wording: its "r"
-    is called the rank of the matrices there, but it is the number of samples B (Gretton et al., NeurIPS 2007).
+    ``tr(K H L H) / (B - 1)^2`` with the centering matrix ``H = I - 11^T / B``. Differs from the paper's wording: its
+    "r" is called the rank of the matrices there, but it is the number of samples B (Gretton et al., NeurIPS 2007).
 
     Args:
         k: Gram matrix (B, B) of the first features, symmetric.

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
@@ -21,7 +23,15 @@ class ImageRows:
     """One row of plain values per image of an evaluation, collected while it runs and gathered over the processes.
 
     A subclass adds to :meth:`row` and does something with all rows in :meth:`write`.
+
+    Args:
+        output_dir: folder to write into, made if missing.
+        base_dir: folder of the data set; files in it are named relative to it.
     """
+
+    def __init__(self, output_dir: str | os.PathLike[str], base_dir: str | os.PathLike[str] | None = None) -> None:
+        self.output_dir = Path(output_dir)
+        self.base_dir = None if base_dir is None else Path(base_dir).absolute()
 
     def attach(self, engine: Engine) -> None:
         """Register with an evaluator, after the handlers that compute metrics."""
@@ -41,12 +51,19 @@ class ImageRows:
         """Plain values of one image; values that the item does not have are None."""
         target, index = item.get(Keys.TARGET), item.get(Keys.INDEX)
         return {
-            "image": source_file(item),
+            "image": self._name(item),
             "patient": None if item.get(Keys.PATIENT) is None else str(item[Keys.PATIENT]),
             "target": None if target is None or int(target) not in (0, 1) else int(target),
             "score": float(item[Keys.SCORE]),
             "index": None if index is None else int(index),
         }
+
+    def _name(self, item: Mapping[str, Any]) -> str:
+        """The file an image was read from, or an empty string."""
+        image = item.get(Keys.IMAGE)
+        file = Path(image.meta.get("filename_or_obj", "")) if isinstance(image, MetaTensor) else Path()
+        inside = self.base_dir is not None and file.is_relative_to(self.base_dir)
+        return "" if file == Path() else (file.relative_to(self.base_dir) if inside else file).as_posix()  # type: ignore[arg-type]
 
     def _finish(self, engine: Engine) -> None:
         rows = [json.loads(row) for row in gather_strings([json.dumps(row) for row in self._rows])]
@@ -58,9 +75,3 @@ class ImageRows:
     def write(self, engine: Engine, rows: list[Row]) -> None:
         """Use the rows of all processes, in the order of the datalist; called on the first process only."""
         raise NotImplementedError
-
-
-def source_file(item: Mapping[str, Any]) -> str:
-    """The file an image was read from, or an empty string."""
-    image = item.get(Keys.IMAGE)
-    return str(image.meta.get("filename_or_obj", "")) if isinstance(image, MetaTensor) else ""

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,11 +27,12 @@ _INTENSITIES = (-1.0, 1.0)
 class ReportWriter(ImageRows):
     """Writes ``report.html``, one page that shows an evaluation and needs no network.
 
-    Stands after a :class:`MetricsWriter` with the same folder. Keeps a 2D picture of each image and its map until the end
-    (64 KiB an image at 64 x 64 pixels), because the color scale of the maps is common to all.
+    Stands after a :class:`MetricsWriter` with the same folder. Keeps a 2D picture of each image and its map until the
+    end (64 KiB an image at 64 x 64 pixels), because the color scale of the maps is common to all.
 
     Args:
         output_dir: folder of the file; ``metrics.json`` and ``audit.json`` are read from it.
+        base_dir: folder of the data set; files in it are named relative to it.
         title: title of the page.
         dataset: name of the data set.
         section: section of the datalist that is evaluated.
@@ -46,6 +46,7 @@ class ReportWriter(ImageRows):
     def __init__(
         self,
         output_dir: str | os.PathLike[str],
+        base_dir: str | os.PathLike[str] | None = None,
         title: str = "Anomaly detection report",
         dataset: str | None = None,
         section: str = "testing",
@@ -54,7 +55,7 @@ class ReportWriter(ImageRows):
     ) -> None:
         if max_gallery < 0 or max_kept < 0:
             raise ValueError(f"max_gallery and max_kept must not be negative, got {max_gallery} and {max_kept}.")
-        self.output_dir = Path(output_dir)
+        super().__init__(output_dir, base_dir)
         self.title = title
         self.dataset = dataset
         self.section = section
@@ -78,7 +79,11 @@ class ReportWriter(ImageRows):
         rows = [json.loads(row) for row in gather_strings([json.dumps(row) for row in self._rows])]
         chosen = select_gallery([row["score"] for row in rows], [row["target"] for row in rows], self.max_gallery)
         self._value_range = self._common_range()
-        drawn = {key: self._thumbnails(self._planes[key]) for key in map(_key, (rows[i] for i in chosen)) if key in self._planes}
+        drawn = {
+            key: self._thumbnails(self._planes[key])
+            for key in map(_key, (rows[i] for i in chosen))
+            if key in self._planes
+        }
         self._thumbnails_by_key = dict(map(json.loads, gather_strings([json.dumps(pair) for pair in drawn.items()])))
         super()._finish(engine)
 

@@ -27,25 +27,25 @@ class ScoresWriter(ImageRows):
 
     Args:
         output_dir: folder of the file, made if missing.
+        base_dir: folder of the data set; files in it are named relative to it.
     """
-
-    def __init__(self, output_dir: str | os.PathLike[str]) -> None:
-        self.output_dir = Path(output_dir)
 
     def write(self, engine: Engine, rows: list[Row]) -> None:
         """Write the file, all or nothing."""
         text = io.StringIO()
-        writer = csv.DictWriter(text, ["image", "patient", "target", "score"], extrasaction="ignore", lineterminator="\n")
+        writer = csv.DictWriter(
+            text, ["image", "patient", "target", "score"], extrasaction="ignore", lineterminator="\n"
+        )
         writer.writeheader()
         writer.writerows(rows)  # None becomes an empty cell; floats are written so that they read back equal
         write_text(self.output_dir / "scores.csv", text.getvalue())
 
 
 class MetricsWriter(ImageRows):
-    """Writes ``metrics.json``: the metrics with their intervals, the trivial baselines beside them, and the audit's warnings.
+    """Writes ``metrics.json``: metrics with their intervals, the trivial baselines beside them, the audit's warnings.
 
-    Stands after an :class:`AnomalyMetrics` handler, whose results it writes. Baselines come from the ``audit.json`` in the
-    same folder; their intervals are drawn here, over the same patients.
+    Stands after an :class:`AnomalyMetrics` handler, whose results it writes. Baselines come from the ``audit.json`` in
+    the same folder; their intervals are drawn here, over the same patients.
 
     Args:
         output_dir: folder of the file, made if missing.
@@ -63,7 +63,7 @@ class MetricsWriter(ImageRows):
         section: str = "testing",
         num_draws: int = 1000,
     ) -> None:
-        self.output_dir = Path(output_dir)
+        super().__init__(output_dir)
         self.method = method
         self.settings = dict(settings or {})
         self.section = section
@@ -90,7 +90,11 @@ class MetricsWriter(ImageRows):
             scores = sections.get(self.section, {}).get("scores", [])
             if len(scores) != len(rows):  # the audit saw other images than were evaluated
                 continue
-            scored = [(score, row) for score, row in zip(scores, rows, strict=True) if score is not None and row["target"] is not None]
+            scored = [
+                (score, row)
+                for score, row in zip(scores, rows, strict=True)
+                if score is not None and row["target"] is not None
+            ]
             intervals = bootstrap_scores(
                 _BASELINE_METRICS,
                 torch.tensor([score for score, _ in scored], dtype=torch.float64),

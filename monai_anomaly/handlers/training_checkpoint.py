@@ -26,10 +26,11 @@ CHECKPOINT, LAST, BEST = "checkpoint.pt", "model.pt", "model_best.pt"
 class TrainingCheckpoint:
     """Saves a run while it goes, and goes on from there when the same command is started again.
 
-    Writes into ``save_dir``: ``checkpoint.pt`` (network, optimizer, trainer; between epochs), ``model.pt`` (the network at
-    the end) and ``model_best.pt`` (the network with the best validation metric). Every file is replaced whole, so a kill
-    at any moment costs at most the epochs since the last checkpoint. PyTorch's random state is set from (seed, epoch)
-    before each epoch: repeated epochs draw what they drew before, and the resumed run ends where an unbroken one would.
+    Writes into ``save_dir``: ``checkpoint.pt`` (network, optimizer, trainer; between epochs), ``model.pt`` (the
+    network at the end) and ``model_best.pt`` (the network with the best validation metric). Every file is replaced
+    whole, so a kill at any moment costs at most the epochs since the last checkpoint. PyTorch's random state is set
+    from (seed, epoch) before each epoch: repeated epochs draw what they drew before, and the resumed run ends where an
+    unbroken one would.
 
     Args:
         save_dir: folder of the files, made if missing.
@@ -43,8 +44,8 @@ class TrainingCheckpoint:
         key_metric: name of the metric, larger = better; an undefined value (NaN) never wins.
 
     Raises:
-        ValueError: when an argument is outside its range; at the start of a run, when ``save_dir`` holds a run with other
-            settings.
+        ValueError: when an argument is outside its range; at the start of a run, when ``save_dir`` holds a run with
+            other settings.
     """
 
     def __init__(
@@ -99,7 +100,9 @@ class TrainingCheckpoint:
         stored = torch.load(path, map_location=next(self.network.parameters()).device, weights_only=True)
         before = stored["settings"] | {"total_epochs": stored["trainer"]["max_epochs"]}
         expected = self._all_settings(engine) | {"total_epochs": engine.state.max_epochs}
-        changed = [f"{key}: {before.get(key)} -> {value}" for key, value in expected.items() if before.get(key) != value]
+        changed = [
+            f"{key}: {before.get(key)} -> {value}" for key, value in expected.items() if before.get(key) != value
+        ]
         if changed:
             raise ValueError(
                 f"{path} belongs to a run with other settings ({'; '.join(changed)}): choose another output_dir, "

@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from monai.inferers import Inferer
 from monai.networks.utils import eval_mode
 from torch import Tensor
@@ -43,6 +42,8 @@ class ReconstructionInferer(Inferer):
         Args:
             inputs: (B, C, *S).
             network: an autoencoder with named output fields, possibly wrapped for distributed training.
+            args: not used; the interface of MONAI's inferers has them.
+            kwargs: not used.
 
         Returns:
             ``anomaly_map`` (B, 1, *S), ``score`` (B, 1) and ``reconstruction`` (B, C, *S), float32, without gradient.
@@ -86,4 +87,3 @@ def _predict(
             Keys.SCORE: reduction(anomaly_map),
             Keys.RECONSTRUCTION: output.reconstruction.float(),
         }
-

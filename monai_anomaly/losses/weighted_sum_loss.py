@@ -31,7 +31,5 @@ class WeightedSumLoss(_Loss):
 
     def forward(self, prediction: Any, target: Tensor) -> Tensor:
         """Weighted sum, a scalar."""
-        values = [
-            weight * loss(prediction, target) for weight, loss in zip(self.weights, self.losses, strict=True)
-        ]
+        values = [weight * loss(prediction, target) for weight, loss in zip(self.weights, self.losses, strict=True)]
         return torch.stack(values).sum()

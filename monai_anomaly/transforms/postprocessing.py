@@ -35,6 +35,7 @@ class ScoreMapd(MapTransform):
         self.reduction = reduction
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Add the named fields to a sample."""
         sample = dict(data)
         for key in self.key_iterator(sample):
             sample[Keys.MAP] = sample[key]

@@ -31,11 +31,11 @@ _SCALE, _OFFSET = "anomaly_scale", "anomaly_offset"
 class SaveImageMapd(MapTransform):
     """Writes anomaly maps in the geometry of the image file they belong to.
 
-    The map is resized to the size that the file has and written as NIfTI (float32, with the file's affine) for volumes and
-    2D NIfTI or DICOM images, or as a 16-bit gray PNG for PNG, JPEG and TIFF pictures, laid out as a viewer shows the
-    picture. A PNG holds ``(value - offset) / scale`` and says scale and offset in its text, so :func:`read_map` gives the
-    values back to 1/65535 of their range. File names are those of the images, with a short hash of the folder, so that
-    equal names in different folders do not collide.
+    The map is resized to the size that the file has and written as NIfTI (float32, with the file's affine) for volumes
+    and 2D NIfTI or DICOM images, or as a 16-bit gray PNG for PNG, JPEG and TIFF pictures, laid out as a viewer shows
+    the picture. A PNG holds ``(value - offset) / scale`` and says scale and offset in its text, so :func:`read_map`
+    gives the values back to 1/65535 of their range. File names are those of the images, with a short hash of the
+    folder, so that equal names in different folders do not collide.
 
     Args:
         keys: maps (1, *S).
@@ -64,11 +64,14 @@ class SaveImageMapd(MapTransform):
         self.value_range = None if value_range is None else (float(value_range[0]), float(value_range[1]))
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Write the maps of a sample, which passes unchanged."""
         sample = dict(data)
         image = sample[self.image_key]
         source = str(image.meta.get("filename_or_obj", "")) if isinstance(image, MetaTensor) else ""
         if not source:
-            raise ValueError(f"{self.image_key!r} carries no file name: load it with LoadImageCheckedd and keep its metadata.")
+            raise ValueError(
+                f"{self.image_key!r} carries no file name: load it with LoadImageCheckedd and keep its metadata."
+            )
         for key in self.key_iterator(sample):
             values = resize_to_source(sample[key], image)[0].cpu().numpy()
             if has_suffix(source, RASTER_SUFFIXES):
@@ -95,7 +98,7 @@ def resize_to_source(anomaly_map: Tensor, image: MetaTensor) -> Tensor:
 
 
 def _write_nifti(path: Path, values: np.ndarray, image: MetaTensor) -> None:
-    affine = torch.as_tensor(image.meta["original_affine"] if "original_affine" in image.meta else image.affine)
+    affine = torch.as_tensor(image.meta.get("original_affine", image.affine))
     # the resized image's affine has other voxels; the file's own is what the map of the file's size needs
     picture = nib.Nifti1Image(values.astype(np.float32), to_affine_nd(3, affine.cpu().numpy().astype(np.float64)))
     with atomic_path(path) as temporary:
@@ -129,7 +132,9 @@ def read_map(path: str | os.PathLike[str]) -> np.ndarray:
         return np.asarray(nib.load(path).dataobj, dtype=np.float32)  # type: ignore[attr-defined]
     with Image.open(path) as picture:
         if _SCALE not in picture.info:
-            raise ValueError(f"{path} is not an anomaly map: it does not say its scale; give a file that SaveImageMapd wrote.")
+            raise ValueError(
+                f"{path} is not an anomaly map: it does not say its scale; give a file that SaveImageMapd wrote."
+            )
         levels = np.asarray(picture, dtype=np.float64)
         return (levels * float(picture.info[_SCALE]) + float(picture.info[_OFFSET])).astype(np.float32)
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 class Keys:
     """Names of the fields in a sample, a batch and an engine's output.
 
-    ``IMAGE`` and ``LABEL`` agree with MONAI's ``CommonKeys``; a label is a pixel mask, a target the class of the whole image.
+    ``IMAGE`` and ``LABEL`` agree with MONAI's ``CommonKeys``; a label is a pixel mask, a target the class of the whole
+    image.
     """
 
     IMAGE = "image"

@@ -24,14 +24,22 @@ PROBE = Path(__file__).with_name("bundle_probe.py")
 EPOCHS, MEMBERS = 2, 3
 
 
-def _run(folder: Path, processes: int, configs: list[str], *arguments: str) -> None:
+def _run(folder: Path, processes: int, configs: list[str], **settings: Any) -> None:
     """Run the bundle from its folder, as its README says, with a data set and a network small enough for a test."""
-    files = ",".join(f"'configs/{name}.json'" for name in configs)
+    small = {"dataset_dir": str(folder / "data"), "spatial_size": [32, 32], "latent_channels": 4, "hidden_channels": 8}
+    (folder / "small.json").write_text(json.dumps(small | settings), encoding="utf-8")
+    files = ",".join([*(f"'configs/{name}.json'" for name in configs), f"'{folder / 'small.json'}'"])
     command = [sys.executable, str(PROBE)]
     if processes > 1:
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", str(PROBE)]
-    command += ["run", "--config_file", f"[{files}]", "--dataset_dir", str(folder / "data"), "--spatial_size", "[32,32]"]
-    command += ["--latent_channels", "4", "--hidden_channels", "8", *arguments]
+        command = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            f"--nproc_per_node={processes}",
+            str(PROBE),
+        ]
+    command += ["run", "--config_file", f"[{files}]"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PROBE_DIR": str(folder), "PYTHONPATH": str(BUNDLE.parents[1])}
     environment["CUDA_VISIBLE_DEVICES"] = ""
     result = subprocess.run(command, cwd=BUNDLE, env=environment, capture_output=True, text=True, timeout=300)
@@ -45,10 +53,17 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # odd numbers, so that the processes cannot share the validation images equally
     make_phantom(folder / "data", size=32, num_training=16, num_unlabeled=0, num_validation=7, num_testing=13)
     _run(
-        folder, 2, ["train", "multi_gpu_train"], "--output_dir", str(folder / "out"), "--max_epochs", str(EPOCHS),
-        "--batch_size", "4", "--val_interval", "1", "--checkpoint_seconds", "0", "--run", "['$@train#trainer.run()']",
-        "--validate#handlers", "[]",
-    )  # fmt: skip
+        folder,
+        processes=2,
+        configs=["train", "multi_gpu_train"],
+        output_dir=str(folder / "out"),
+        max_epochs=EPOCHS,
+        batch_size=4,
+        val_interval=1,
+        checkpoint_seconds=0,
+        run=["$@train#trainer.run()"],
+        **{"validate#handlers": []},
+    )
     return folder
 
 
@@ -72,7 +87,9 @@ def test_frozen_members_stay_as_they_are(trained: Path) -> None:
             for state in part[finished:]:
                 assert all(torch.equal(value, part[finished - 1][name]) for name, value in state.items())
             # each epoch of its own turn moved it
-            for before, after in zip(part[finished - EPOCHS : finished - 1], part[finished - EPOCHS + 1 : finished], strict=True):
+            for before, after in zip(
+                part[finished - EPOCHS : finished - 1], part[finished - EPOCHS + 1 : finished], strict=True
+            ):
                 assert not any(torch.equal(after[name], before[name]) for name in after)
 
 
@@ -87,14 +104,21 @@ def _evaluate(folder: Path, processes: int) -> tuple[dict[str, Any], list[str]]:
     output = folder / f"evaluated_by_{processes}"
     configs = ["train", "evaluate"] + (["multi_gpu_train"] if processes > 1 else [])
     _run(
-        folder, processes, configs, "--output_dir", str(output), "--checkpoint", str(folder / "out" / "models" / "model.pt"),
-        "--val_batch_size", "3", "--run", "['$@validate#evaluator.run()']",
-    )  # fmt: skip
+        folder,
+        processes,
+        configs,
+        output_dir=str(output),
+        checkpoint=str(folder / "out" / "models" / "model.pt"),
+        val_batch_size=3,
+        run=["$@validate#evaluator.run()"],
+    )
     metrics = json.loads((output / "metrics.json").read_text(encoding="utf-8"))
     return metrics, sorted((output / "scores.csv").read_text(encoding="utf-8").splitlines())
 
 
-@pytest.mark.skipif(not hasattr(handlers, "MetricsWriter"), reason="the handlers that write metrics.json are not there yet")
+@pytest.mark.skipif(
+    not hasattr(handlers, "MetricsWriter"), reason="the handlers that write metrics.json are not there yet"
+)
 def test_one_and_two_processes_evaluate_alike(trained: Path) -> None:
     alone, scores_alone = _evaluate(trained, 1)
     together, scores_together = _evaluate(trained, 2)

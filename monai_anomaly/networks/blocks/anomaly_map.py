@@ -26,8 +26,8 @@ class MapOutput(NamedTuple):
 class ReconstructionMap(nn.Module):
     """Error between an image and its reconstruction, averaged over channels.
 
-    A network that predicts a variance is scored by the variance-weighted error ``exp(-s) (x - mu)^2`` (Mao et al., 2020)
-    whatever ``error`` says.
+    A network that predicts a variance is scored by the variance-weighted error ``exp(-s) (x - mu)^2`` (Mao et al.,
+    2020) whatever ``error`` says.
 
     Args:
         network: returns fields ``reconstruction`` and ``log_variance``, as :class:`AutoencoderOutput` does.
@@ -62,8 +62,8 @@ class EnsembleMap(nn.Module):
 
     - ``"ens"``: error of the mean reconstruction, ``(x - mean_k f_k)^2``;
     - ``"unc"``: disagreement of the outputs, ``std_k f_k`` (Eq. 5), the intra-discrepancy of DDAD;
-    - ``"dsu"``: dual-space uncertainty ``std_k(|f_k - x| * grad_x L_k)`` (Eq. 6), where ``L_k`` is the mean absolute error
-      of member k over the image's pixels.
+    - ``"dsu"``: dual-space uncertainty ``std_k(|f_k - x| * grad_x L_k)`` (Eq. 6), where ``L_k`` is the mean absolute
+      error of member k over the image's pixels.
 
     For members that predict a variance all three are divided by its mean over the members (``ens``) or the root of it
     (``unc``, ``dsu``), and ``L_k`` is the variance-weighted squared error. Differs from the paper's wording, as its

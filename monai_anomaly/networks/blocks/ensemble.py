@@ -15,16 +15,16 @@ from .outputs import EnsembleOutput
 class NetworkEnsemble(nn.Module):
     """Networks of the same kind in one module and one checkpoint, trained one after the other.
 
-    The buffer ``num_active`` says how many members count: while training, the last of them is the one that learns and the
-    earlier ones ("seniors") are frozen in evaluation mode; at test time members beyond it are left out, so the checkpoint
-    of an unfinished run scores with what it has.
+    The buffer ``num_active`` says how many members count: while training, the last of them is the one that learns and
+    the earlier ones ("seniors") are frozen in evaluation mode; at test time members beyond it are left out, so the
+    checkpoint of an unfinished run scores with what it has.
 
     Args:
-        member: makes one untrained member when called without arguments, for instance a network class with its arguments
-            bound (``"_mode_": "callable"`` in a bundle).
+        member: makes one untrained member when called without arguments, for instance a network class with its
+            arguments bound (``"_mode_": "callable"`` in a bundle).
         num_members: number of members N; 3 in D2UE and DDAD.
-        seed: member i starts from weights drawn with a seed made of (seed, i), whatever was drawn before; None draws from PyTorch's
-            global generator.
+        seed: member i starts from weights drawn with a seed made of (seed, i), whatever was drawn before; None draws
+            from PyTorch's global generator.
 
     Raises:
         ValueError: when ``num_members`` is not positive.
@@ -34,7 +34,9 @@ class NetworkEnsemble(nn.Module):
         super().__init__()
         if num_members < 1:
             raise ValueError(f"num_members must be positive, got {num_members}.")
-        self.members = nn.ModuleList(_make(member, None if seed is None else derive_seed(seed, i)) for i in range(num_members))
+        self.members = nn.ModuleList(
+            _make(member, None if seed is None else derive_seed(seed, i)) for i in range(num_members)
+        )
         self.num_active: Tensor  # declared here, because TorchScript cannot read a class annotation
         self.register_buffer("num_active", torch.tensor(num_members))
 

@@ -57,7 +57,8 @@ class DenseAutoencoder(nn.Module):
     Args:
         spatial_dims: 2 or 3.
         in_channels: channels C of the image.
-        spatial_size: size of the image, each axis divisible by 16 (an integer stands for all axes); the benchmark's is 64.
+        spatial_size: size of the image, each axis divisible by 16 (an integer stands for all axes); the benchmark's is
+            64.
         channels: widths of the four levels, (16, 32, 64, 64) in the benchmark.
         hidden_channels: width of the dense layers around the code: 2048 in DDAD and D2UE, 1024 in MedIAnomaly.
         latent_channels: length Z of the code, 16 in the benchmark.
@@ -72,9 +73,9 @@ class DenseAutoencoder(nn.Module):
         ValueError: when an argument is outside its range.
 
     Reference:
-        Y. Cai, H. Chen, X. Yang, Y. Zhou, K.-T. Cheng: "Dual-distribution discrepancy with self-supervised refinement for
-        anomaly detection in medical images", Medical Image Analysis 2023; Gu et al., MICCAI 2024. MemAE: Gong et al.,
-        ICCV 2019. AE-U: Mao et al., MICCAI 2020.
+        Y. Cai, H. Chen, X. Yang, Y. Zhou, K.-T. Cheng: "Dual-distribution discrepancy with self-supervised refinement
+        for anomaly detection in medical images", Medical Image Analysis 2023; Gu et al., MICCAI 2024. MemAE: Gong et
+        al., ICCV 2019. AE-U: Mao et al., MICCAI 2020.
     """
 
     def __init__(
@@ -132,7 +133,9 @@ class DenseAutoencoder(nn.Module):
         """
         expected = [self.in_channels] + list(self.spatial_size)
         if list(image.shape[1:]) != expected:
-            raise ValueError(f"image must be (B, *{expected}), got {list(image.shape)}: resize it to the network's size.")
+            raise ValueError(
+                f"image must be (B, *{expected}), got {list(image.shape)}: resize it to the network's size."
+            )
         x = image
         layers: list[Tensor] = []
         for down in self.encoder:
