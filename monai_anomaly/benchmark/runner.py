@@ -45,7 +45,9 @@ def plan(matrix: Matrix, data_dir: str | None, output_dir: str | Path) -> list[d
 
 
 def _plan_job(job: Job, bundle: Path, data: Mapping[str, str], folder: Path) -> dict[str, Any]:
-    shared = {"bundle_root": str(bundle), **data, "ckpt_dir": str(folder / "models")}
+    # the jobs of a data set share one audit
+    audit = {"audit_dir": str(folder.parents[1] / "audit")}
+    shared = {"bundle_root": str(bundle), **data, **audit, "ckpt_dir": str(folder / "models")}
     train = [str(bundle / "configs" / "train.json")]
     evaluate = [*train, str(bundle / "configs" / "evaluate.json")]
     steps = [{"configs": train, "overrides": {**shared, **job.overrides, "output_dir": str(folder)}}]
@@ -80,8 +82,7 @@ def run_steps(job: Mapping[str, Any]) -> None:
         if status.get(key, {}).get("fingerprint") == fingerprint:
             continue
         start = time.monotonic()
-        kind = "train" if len(step["configs"]) == 1 else "evaluate"
-        workflow = ConfigWorkflow(config_file=step["configs"], workflow_type=kind, **step["overrides"])
+        workflow = ConfigWorkflow(config_file=step["configs"], workflow_type="train", **step["overrides"])
         workflow.initialize()
         workflow.run()
         workflow.finalize()

@@ -20,6 +20,10 @@ from torch import Tensor
 
 from .baselines import otsu_thresholds
 
+# Measured on the sets that filter and value were chosen on, so somewhat optimistic. 276 brain MRI without tumor, whose
+# clusters of copies are known: 98.8 % of the images with a copy are found, and no pair of different clusters. Images
+# taken for another patient's copy: 0 of 418 and of 976 chest radiographs, 0 of 471 fundus photographs, but 5 % of 835
+# brain FLAIR slices. At 0.95: 95.2 % found, 0.2 % of those slices.
 THRESHOLD = 0.9
 STRETCHES = (0.93, 1.07)
 _BLOCK = 1024

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ignite.distributed as idist
@@ -62,10 +62,16 @@ class AnomalyImagePanels(TensorBoardHandler):
             maps = np.concatenate([planes[Keys.MAP].reshape(-1) for planes in self._shown])
             span = (float(maps.min()), float(maps.max()))
             span = span if span[1] > span[0] else (span[0], span[0] + 1.0)
-            panel = np.concatenate([_row(planes, span) for planes in self._shown])
+            panel = _stack([_row(planes, span) for planes in self._shown])
             step = engine.state.epoch if engine.state.max_epochs != 1 else self._validations
             self._writer.add_image(self.tag, panel, step, dataformats="HWC")
         self._validations += 1
+
+
+def _stack(rows: Sequence[np.ndarray]) -> np.ndarray:
+    """Put pictures (H, W, 3) below each other; narrower ones, of images of other sizes, are padded with black."""
+    width = max(row.shape[1] for row in rows)
+    return np.concatenate([np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0))) for row in rows])
 
 
 def _row(planes: Mapping[str, np.ndarray], span: tuple[float, float]) -> np.ndarray:

@@ -31,7 +31,7 @@ class ImageRows:
 
     def __init__(self, output_dir: str | os.PathLike[str], base_dir: str | os.PathLike[str] | None = None) -> None:
         self.output_dir = Path(output_dir)
-        self.base_dir = None if base_dir is None else Path(base_dir).absolute()
+        self.base_dir = None if base_dir is None else Path(os.path.abspath(base_dir))
 
     def attach(self, engine: Engine) -> None:
         """Register with an evaluator, after the handlers that compute metrics."""
@@ -43,8 +43,8 @@ class ImageRows:
         self._rows: list[Row] = []
 
     def _collect(self, engine: Engine) -> None:
-        output = engine.state.output
-        items: Sequence[Mapping[str, Any]] = output if isinstance(output, list) else [output]  # type: ignore[assignment]
+        output: Any = engine.state.output
+        items: Sequence[Mapping[str, Any]] = output if isinstance(output, list) else [output]
         self._rows += [self.row(item) for item in items]
 
     def row(self, item: Mapping[str, Any]) -> Row:
@@ -61,14 +61,22 @@ class ImageRows:
     def _name(self, item: Mapping[str, Any]) -> str:
         """The file an image was read from, or an empty string."""
         image = item.get(Keys.IMAGE)
-        file = Path(image.meta.get("filename_or_obj", "")) if isinstance(image, MetaTensor) else Path()
-        inside = self.base_dir is not None and file.is_relative_to(self.base_dir)
-        return "" if file == Path() else (file.relative_to(self.base_dir) if inside else file).as_posix()  # type: ignore[arg-type]
+        source = str(image.meta.get("filename_or_obj", "")) if isinstance(image, MetaTensor) else ""
+        file = Path(os.path.abspath(source))
+        if not source or self.base_dir is None or not file.is_relative_to(self.base_dir):
+            return Path(source).as_posix() if source else ""
+        return file.relative_to(self.base_dir).as_posix()
+
+    def gathered(self) -> list[Row]:
+        """Rows of all processes in the order of the datalist; one that came twice, from a padding sampler, once."""
+        rows = [json.loads(row) for row in gather_strings([json.dumps(row) for row in self._rows])]
+        if any(row["index"] is None for row in rows):
+            return rows
+        by_index = {row["index"]: row for row in reversed(rows)}
+        return [by_index[index] for index in sorted(by_index)]
 
     def _finish(self, engine: Engine) -> None:
-        rows = [json.loads(row) for row in gather_strings([json.dumps(row) for row in self._rows])]
-        if all(row["index"] is not None for row in rows):
-            rows.sort(key=lambda row: row["index"])
+        rows = self.gathered()
         if idist.get_rank() == 0:
             self.write(engine, rows)
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 import numpy as np
 import torch
 from ignite.engine import Engine
@@ -31,16 +33,17 @@ class ReportWriter(ImageRows):
     end (64 KiB an image at 64 x 64 pixels), because the color scale of the maps is common to all.
 
     Args:
-        output_dir: folder of the file; ``metrics.json`` and ``audit.json`` are read from it.
+        output_dir: folder of the file; ``metrics.json`` is read from it.
         base_dir: folder of the data set; files in it are named relative to it.
         title: title of the page.
-        dataset: name of the data set.
+        dataset: name of the data set; default the folder of the datalist, where there is an audit that names it.
         section: section of the datalist that is evaluated.
         max_gallery: largest number of images shown.
         max_kept: largest number of images whose pictures a process keeps in memory; later ones have a score only.
+        audit_dir: folder of ``audit.json``; None: ``output_dir``.
 
     Raises:
-        ValueError: when a number is negative.
+        ValueError: when a number is negative, or, at the end of a run, ``metrics.json`` is missing.
     """
 
     def __init__(
@@ -52,10 +55,12 @@ class ReportWriter(ImageRows):
         section: str = "testing",
         max_gallery: int = 200,
         max_kept: int = 5000,
+        audit_dir: str | os.PathLike[str] | None = None,
     ) -> None:
         if max_gallery < 0 or max_kept < 0:
             raise ValueError(f"max_gallery and max_kept must not be negative, got {max_gallery} and {max_kept}.")
         super().__init__(output_dir, base_dir)
+        self.audit_dir = self.output_dir if audit_dir is None else Path(audit_dir)
         self.title = title
         self.dataset = dataset
         self.section = section
@@ -65,31 +70,31 @@ class ReportWriter(ImageRows):
     def _forget(self, engine: Engine) -> None:
         super()._forget(engine)
         self._planes: dict[str, dict[str, np.ndarray]] = {}
+        self._seen = 0
         self._value_range = (0.0, 1.0)
 
     def row(self, item: Mapping[str, Any]) -> Row:
         """A row as in ``scores.csv``; the pictures are kept aside."""
-        row = super().row(item)
+        # neither file names nor indices are sure to be there, or to differ
+        row = super().row(item) | {"key": f"{idist.get_rank()} {self._seen}"}
+        self._seen += 1
         if len(self._planes) < self.max_kept:
-            self._planes[_key(row)] = display_planes({key: item[key] for key in _SHOWN if key in item})
+            self._planes[row["key"]] = display_planes({key: item[key] for key in _SHOWN if key in item})
         return row
 
     def _finish(self, engine: Engine) -> None:
         # every process draws the pictures it has; which ones, and in what colors, all of them decide alike
-        rows = [json.loads(row) for row in gather_strings([json.dumps(row) for row in self._rows])]
+        rows = self.gathered()
         chosen = select_gallery([row["score"] for row in rows], [row["target"] for row in rows], self.max_gallery)
-        self._value_range = self._common_range()
-        drawn = {
-            key: self._thumbnails(self._planes[key])
-            for key in map(_key, (rows[i] for i in chosen))
-            if key in self._planes
-        }
+        self._value_range = self._common_range([row["key"] for row in rows])
+        keys = [key for key in (rows[i]["key"] for i in chosen) if key in self._planes]
+        drawn = {key: self._thumbnails(self._planes[key]) for key in keys}
         self._thumbnails_by_key = dict(map(json.loads, gather_strings([json.dumps(pair) for pair in drawn.items()])))
         super()._finish(engine)
 
-    def _common_range(self) -> tuple[float, float]:
+    def _common_range(self, keys: Sequence[str]) -> tuple[float, float]:
         """Percentiles 0.5 and 99.5 of the values of all maps."""
-        samples = [_spread(planes[Keys.MAP]) for planes in self._planes.values()]
+        samples = [_spread(self._planes[key][Keys.MAP]) for key in keys if key in self._planes]
         values = gather_rows(torch.from_numpy(np.concatenate(samples) if samples else np.zeros(0, np.float32)))
         if not len(values):
             return 0.0, 1.0
@@ -111,27 +116,29 @@ class ReportWriter(ImageRows):
 
     def write(self, engine: Engine, rows: list[Row]) -> None:
         """Write the page, all or nothing."""
-        metrics = json.loads((self.output_dir / "metrics.json").read_text(encoding="utf-8"))
-        baselines = read_audit(self.output_dir).get("baselines", {})
+        path = self.output_dir / "metrics.json"
+        if not path.is_file():
+            raise ValueError(
+                f"{path} does not exist: put a MetricsWriter with the same output_dir before the ReportWriter"
+            )
+        metrics = json.loads(path.read_text(encoding="utf-8"))
+        audit = read_audit(self.audit_dir)
+        baselines = audit.get("baselines", {})
         scores = {name: sections.get(self.section, {}).get("scores", []) for name, sections in baselines.items()}
         write_report(
             self.output_dir / "report.html",
             metrics,
             [
-                {"file": row["image"] or f"image {i}", **row, "thumbnails": self._thumbnails_by_key.get(_key(row))}
+                {"file": row["image"] or f"image {i}", **row, "thumbnails": self._thumbnails_by_key.get(row["key"])}
                 for i, row in enumerate(rows)
             ],
             self.title,
-            dataset=self.dataset,
+            dataset=self.dataset or (Path(audit["datalist"]).parent.name if "datalist" in audit else None),
             baseline_scores={name: values for name, values in scores.items() if None not in values},
             value_range=self._value_range,
             value_range_note="0.5th to 99.5th percentile of all maps; one color scale for all images",
             max_gallery=self.max_gallery,
         )
-
-
-def _key(row: Row) -> str:
-    return f"{row['index']} {row['image']}"
 
 
 def _spread(plane: np.ndarray) -> np.ndarray:

@@ -53,6 +53,7 @@ class MetricsWriter(ImageRows):
         settings: what else should be on record, such as seed and epochs: plain values.
         section: section of the datalist that is evaluated.
         num_draws: bootstrap draws for the baselines.
+        audit_dir: folder of ``audit.json``; None: ``output_dir``.
     """
 
     def __init__(
@@ -62,8 +63,10 @@ class MetricsWriter(ImageRows):
         settings: Mapping[str, Any] | None = None,
         section: str = "testing",
         num_draws: int = 1000,
+        audit_dir: str | os.PathLike[str] | None = None,
     ) -> None:
         super().__init__(output_dir)
+        self.audit_dir = self.output_dir if audit_dir is None else Path(audit_dir)
         self.method = method
         self.settings = dict(settings or {})
         self.section = section
@@ -71,7 +74,7 @@ class MetricsWriter(ImageRows):
 
     def write(self, engine: Engine, rows: list[Row]) -> None:
         """Write the file, all or nothing, and print the table."""
-        audit = read_audit(self.output_dir)
+        audit = read_audit(self.audit_dir)
         summary = engine.state.metric_summary  # type: ignore[attr-defined]
         content = {
             "method": self.method,
@@ -91,15 +94,18 @@ class MetricsWriter(ImageRows):
             if len(scores) != len(rows):  # the audit saw other images than were evaluated
                 continue
             scored = [
-                (score, row)
-                for score, row in zip(scores, rows, strict=True)
+                # without a name every image is its own patient, as for the method's own intervals
+                (score, row["target"], row["patient"] or row["image"] or f"image {i}")
+                for i, (score, row) in enumerate(zip(scores, rows, strict=True))
                 if score is not None and row["target"] is not None
             ]
+            if not scored:
+                continue
             intervals = bootstrap_scores(
                 _BASELINE_METRICS,
-                torch.tensor([score for score, _ in scored], dtype=torch.float64),
-                torch.tensor([row["target"] for _, row in scored]),
-                [row["patient"] or row["image"] for _, row in scored],
+                torch.tensor([score for score, _, _ in scored], dtype=torch.float64),
+                torch.tensor([target for _, target, _ in scored]),
+                [patient for _, _, patient in scored],
                 self.num_draws,
             )
             table[name] = {

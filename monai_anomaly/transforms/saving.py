@@ -22,7 +22,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from ..utils import Keys, atomic_path
-from .readers import NIFTI_SUFFIXES, RASTER_SUFFIXES, has_suffix
+from .readers import IMAGE_SUFFIXES, NIFTI_SUFFIXES, RASTER_SUFFIXES, has_suffix
 
 _LEVELS = 65535
 _SCALE, _OFFSET = "anomaly_scale", "anomaly_offset"
@@ -31,11 +31,12 @@ _SCALE, _OFFSET = "anomaly_scale", "anomaly_offset"
 class SaveImageMapd(MapTransform):
     """Writes anomaly maps in the geometry of the image file they belong to.
 
-    The map is resized to the size that the file has and written as NIfTI (float32, with the file's affine) for volumes
-    and 2D NIfTI or DICOM images, or as a 16-bit gray PNG for PNG, JPEG and TIFF pictures, laid out as a viewer shows
-    the picture. A PNG holds ``(value - offset) / scale`` and says scale and offset in its text, so :func:`read_map`
-    gives the values back to 1/65535 of their range. File names are those of the images, with a short hash of the
-    folder, so that equal names in different folders do not collide.
+    The map is resized to the size that the file has. For PNG, JPEG, BMP and TIFF pictures it becomes a 16-bit gray PNG,
+    laid out as a viewer shows the picture, for everything else a float32 NIfTI with the file's affine; there a 2D map
+    is one slice of a volume, (x, y, 1), because that is how viewers know a slice's place and thickness. A PNG holds
+    ``(value - offset) / scale`` and says scale and offset in its text, so :func:`read_map` gives the values back to
+    1/65535 of their range. File names are those of the images, with a short hash of the folder and the suffix, so that
+    equal names in different folders or formats do not collide.
 
     Args:
         keys: maps (1, *S).
@@ -45,7 +46,8 @@ class SaveImageMapd(MapTransform):
         allow_missing_keys: leave samples without the key as they are.
 
     Raises:
-        ValueError: when ``value_range`` is not ascending, or the image carries no file name.
+        ValueError: when ``value_range`` is not two finite ascending numbers, the image carries no file name, or a map
+            holds NaN or infinity.
     """
 
     def __init__(
@@ -57,8 +59,8 @@ class SaveImageMapd(MapTransform):
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        if value_range is not None and not value_range[0] < value_range[1]:
-            raise ValueError(f"value_range must be (low, high) with low < high, got {tuple(value_range)}.")
+        if value_range is not None and not _is_range(value_range):
+            raise ValueError(f"value_range must be two finite numbers, low < high, got {tuple(value_range)}.")
         self.output_dir = Path(output_dir)
         self.image_key = image_key
         self.value_range = None if value_range is None else (float(value_range[0]), float(value_range[1]))
@@ -73,18 +75,27 @@ class SaveImageMapd(MapTransform):
                 f"{self.image_key!r} carries no file name: load it with LoadImageCheckedd and keep its metadata."
             )
         for key in self.key_iterator(sample):
-            values = resize_to_source(sample[key], image)[0].cpu().numpy()
-            if has_suffix(source, RASTER_SUFFIXES):
+            values = resize_to_source(sample[key], image)[0].detach().cpu().numpy()
+            if not np.isfinite(values).all():
+                raise ValueError(
+                    f"{key!r} of {source} holds NaN or infinity: check the network's weights and this image."
+                )
+            if has_suffix(source, RASTER_SUFFIXES) and values.ndim == 2:  # a TIFF of several pages is a volume
                 _write_png(self._path(source, str(key), ".png"), values.T, self.value_range)
             else:
                 _write_nifti(self._path(source, str(key), ".nii.gz"), values, image)
         return sample
 
     def _path(self, source: str, key: str, suffix: str) -> Path:
-        name = Path(source).name
-        stem = next((name[: -len(end)] for end in NIFTI_SUFFIXES if name.endswith(end)), Path(name).stem)
-        folder = hashlib.sha256(str(Path(source).absolute().parent).encode()).hexdigest()[:6]
-        return self.output_dir / f"{stem}_{folder}_{key}{suffix}"
+        folder, name = os.path.split(os.path.abspath(source))
+        # only known suffixes: DICOM files are often named by numbers with dots, of which the last tells them apart
+        own = max((end for end in IMAGE_SUFFIXES if has_suffix(name, (end,))), key=len, default="")
+        place = hashlib.sha256(f"{folder}/*{own}".encode()).hexdigest()[:6]
+        return self.output_dir / f"{name[: len(name) - len(own)]}_{place}_{key}{suffix}"
+
+
+def _is_range(value_range: Sequence[float]) -> bool:
+    return len(value_range) == 2 and bool(np.isfinite(value_range).all()) and value_range[0] < value_range[1]
 
 
 def resize_to_source(anomaly_map: Tensor, image: MetaTensor) -> Tensor:
@@ -100,7 +111,8 @@ def resize_to_source(anomaly_map: Tensor, image: MetaTensor) -> Tensor:
 def _write_nifti(path: Path, values: np.ndarray, image: MetaTensor) -> None:
     affine = torch.as_tensor(image.meta.get("original_affine", image.affine))
     # the resized image's affine has other voxels; the file's own is what the map of the file's size needs
-    picture = nib.Nifti1Image(values.astype(np.float32), to_affine_nd(3, affine.cpu().numpy().astype(np.float64)))
+    volume = values.astype(np.float32)[..., None] if values.ndim == 2 else values.astype(np.float32)
+    picture = nib.Nifti1Image(volume, to_affine_nd(3, affine.cpu().numpy().astype(np.float64)))
     with atomic_path(path) as temporary:
         nib.save(picture, temporary)
 
@@ -123,7 +135,7 @@ def read_map(path: str | os.PathLike[str]) -> np.ndarray:
         path: a ``.png`` or NIfTI file.
 
     Returns:
-        float32 values, (H, W) rows first for a PNG, (*S) as in the file for NIfTI.
+        float32 values, (H, W) rows first for a PNG, (x, y, z) for NIfTI.
 
     Raises:
         ValueError: when a PNG does not say its scale.

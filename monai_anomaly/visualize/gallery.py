@@ -28,8 +28,8 @@ def _order_within_class(members: np.ndarray, scores: np.ndarray) -> list[int]:
 def select_gallery(scores: Sequence[float], targets: Sequence[int | None], limit: int) -> list[int]:
     """Choose the images worth a picture: of each class the highest, the lowest, and an even spread between.
 
-    Classes take turns until the limit is reached, so a rare class is never crowded out. The choice is deterministic, and every
-    shorter choice is the beginning of a longer one.
+    Classes take turns until the limit is reached, so a rare class is never crowded out. The choice is deterministic,
+    and every shorter choice is the beginning of a longer one.
 
     Args:
         scores: N scores, larger is more abnormal.

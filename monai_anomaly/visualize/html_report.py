@@ -17,7 +17,7 @@ from ..utils.atomic import write_text
 from .gallery import select_gallery
 from .overlay import colorize
 from .plots import PLOT_BOX, plot_histograms, plot_pr, plot_roc
-from .report_table import best_baseline, compare_with_baselines, describe_counts, results_table
+from .report_table import baseline_name, best_baseline, compare_with_baselines, describe_counts, results_table
 from .thumbnails import encode_data_uri
 
 __all__ = ["PANELS", "render_report", "write_report"]
@@ -25,6 +25,7 @@ __all__ = ["PANELS", "render_report", "write_report"]
 #: Pictures of one image in the gallery: key in ``thumbnails`` and caption.
 PANELS = {"image": "input", "reconstruction": "reconstruction", "heatmap": "heat map", "mask": "mask"}
 _TEMPLATES = Path(__file__).parent / "templates"
+_LONGEST_FOLDER = 40
 _TARGETS = {0: "healthy", 1: "anomalous"}
 _ALLOWED_IMAGES = ("data:image/webp;base64,", "data:image/png;base64,", "data:image/jpeg;base64,")
 
@@ -36,8 +37,11 @@ def _target(row: Mapping[str, Any]) -> int | None:
 
 def _check_rows(rows: Sequence[Mapping[str, Any]]) -> None:
     for position, row in enumerate(rows):
-        if "file" not in row or not math.isfinite(row.get("score", math.nan)):
-            message = f"row {position} of {len(rows)} needs 'file' and a finite 'score', got {dict(row, thumbnails=None)}."
+        score = row.get("score")
+        if "file" not in row or not isinstance(score, int | float) or not math.isfinite(score):
+            message = (
+                f"row {position} of {len(rows)} needs 'file' and a finite 'score', got {dict(row, thumbnails=None)}."
+            )
             raise ValueError(message + " A score that is not finite comes from the inferer: check the image it names.")
 
 
@@ -46,42 +50,56 @@ def _source(picture: Any, file: str) -> str:
         return encode_data_uri(picture)
     if isinstance(picture, str) and picture.startswith(_ALLOWED_IMAGES):
         return picture
-    raise ValueError(f"thumbnail of {file} must be a uint8 array or a PNG, JPEG or WebP data address, got {picture!r:.60}.")
+    raise ValueError(
+        f"thumbnail of {file} must be a uint8 array or a PNG, JPEG or WebP data address, got {picture!r:.60}."
+    )
 
 
 def _short(value: float) -> str:
     return f"{value:.4g}"
 
 
-def _choose_cards(rows: Sequence[Mapping[str, Any]], max_gallery: int, max_bytes: int) -> list[int]:
-    """Positions of the rows shown, by score; as many of the stratified choice as the budget of bytes allows."""
+def _choose_cards(rows: Sequence[Mapping[str, Any]], max_gallery: int, max_bytes: int) -> dict[int, dict[str, str]]:
+    """Pictures of the rows shown by their positions, sorted by score; as many of the choice as the budget allows."""
     pictured = [i for i, row in enumerate(rows) if row.get("thumbnails")]
     chosen = select_gallery([rows[i]["score"] for i in pictured], [_target(rows[i]) for i in pictured], max_gallery)
-    kept, used = [], 0
+    kept: dict[int, dict[str, str]] = {}
+    used = 0
     for i in (pictured[position] for position in chosen):
-        used += sum(len(_source(picture, rows[i]["file"])) for picture in rows[i]["thumbnails"].values() if picture is not None)
+        pictures = rows[i]["thumbnails"].items()
+        sources = {key: _source(picture, rows[i]["file"]) for key, picture in pictures if picture is not None}
+        used += sum(map(len, sources.values()))
         if used > max_bytes:
             break
-        kept.append(i)
-    return sorted(kept, key=lambda i: -rows[i]["score"])
+        kept[i] = sources
+    return {i: kept[i] for i in sorted(kept, key=lambda i: (-rows[i]["score"], i))}
 
 
-def _cards(rows: Sequence[Mapping[str, Any]], chosen: Sequence[int]) -> list[dict[str, Any]]:
-    used = [key for key in PANELS if any((rows[i]["thumbnails"] or {}).get(key) is not None for i in chosen)]
+def _split_file(file: str) -> tuple[str, str]:
+    """Folder and name of a file; of a long folder only the end, which tells files apart."""
+    folder, slash, name = file.rpartition("/")
+    shown = folder if len(folder) <= _LONGEST_FOLDER else "…" + folder[-_LONGEST_FOLDER:]
+    return shown + slash, name
+
+
+def _cards(rows: Sequence[Mapping[str, Any]], chosen: Mapping[int, Mapping[str, str]]) -> list[dict[str, Any]]:
+    used = [key for key in PANELS if any(key in sources for sources in chosen.values())]
     cards = []
-    for i in chosen:
+    for i, sources in chosen.items():
         row, target = rows[i], _target(rows[i])
-        panels = []
-        for key in used:
-            picture = row["thumbnails"].get(key)
-            source = None if picture is None else _source(picture, row["file"])
-            empty = "healthy: nothing annotated" if target == 0 and key == "mask" else f"no {PANELS[key]}"
-            panels.append({"name": PANELS[key], "source": source, "empty": empty})
         kind = "unknown" if target is None else _TARGETS[target]
+        folder, name = _split_file(str(row["file"]))
+        nothing = {"mask": "healthy: nothing annotated"} if target == 0 else {}
+        panels = [
+            {"name": PANELS[key], "source": sources.get(key), "empty": nothing.get(key, f"no {PANELS[key]}")}
+            for key in used
+        ]
         cards.append(
             {
                 "position": i,
                 "file": str(row["file"]),
+                "folder": folder,
+                "name": name,
                 "patient": str(row.get("patient") or ""),
                 "score": _short(row["score"]),
                 "target": kind if target is not None else "target unknown",
@@ -106,12 +124,18 @@ def _curves(
     if best is not None:
         scores = np.asarray([usable[best[0]][i] for i in labeled], dtype=np.float64)
         if np.isfinite(scores).all():
-            curves[best[0] if best[0] != method else f"{best[0]} (baseline)"] = scores.tolist()
+            name = baseline_name(best[0])
+            curves[name if name != method else f"{name} (baseline)"] = scores.tolist()
     note = "" if best is None else "Dashed: the best baseline that needs no learning. "
     ring = "The ring is the threshold chosen below."
     return [
         {"id": "roc", "name": "ROC curve", "svg": plot_roc(curves, targets), "note": note + ring},
-        {"id": "pr", "name": "Precision and recall", "svg": plot_pr(curves, targets), "note": "Gray line: prevalence. " + ring},
+        {
+            "id": "pr",
+            "name": "Precision and recall",
+            "svg": plot_pr(curves, targets),
+            "note": "Gray line: prevalence. " + ring,
+        },
     ]
 
 
@@ -133,14 +157,25 @@ def _scale(value_range: tuple[float, float] | None, colormap: str, note: str) ->
 
 
 def _filters(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    filters = [("all", "All"), ("healthy", "Healthy"), ("anomalous", "Anomalous"), ("missed", "Missed"), ("alarms", "False alarms")]
+    filters = [
+        ("all", "All"),
+        ("healthy", "Healthy"),
+        ("anomalous", "Anomalous"),
+        ("missed", "Missed"),
+        ("alarms", "False alarms"),
+    ]
     shown = filters if any(_target(row) is not None for row in rows) else filters[:1]
     return [{"id": identifier, "name": name} for identifier, name in shown]
 
 
 def _threshold_part(rows: Sequence[Mapping[str, Any]], threshold: float | None, origin: str) -> dict[str, Any]:
     if not rows:
-        return {"histogram": "", "threshold_note": "", "data": {"scores": [], "targets": [], "threshold": 0.0}, "num_labeled": 0}
+        return {
+            "histogram": "",
+            "threshold_note": "",
+            "data": {"scores": [], "targets": [], "threshold": 0.0},
+            "num_labeled": 0,
+        }
     scores, targets = [float(row["score"]) for row in rows], [_target(row) for row in rows]
     start, note = _starting_threshold(rows, threshold, origin)
     labeled = sum(target is not None for target in targets)
@@ -190,10 +225,11 @@ def render_report(
     """Lay out one evaluation as a single self-contained HTML page: no network, no other file, no third-party script.
 
     Args:
-        metrics: content of ``metrics.json``: ``method``, ``metrics``, ``baselines``, ``counts``, ``warnings``, ``settings``.
-        rows: one mapping per image: ``file``, ``score`` (finite, larger is more abnormal), optional ``target`` (0, 1, else
-            unknown), ``patient``, and ``thumbnails``, a mapping from the keys of :data:`PANELS` to a (H, W) or (H, W, 3) uint8
-            array, to a PNG, JPEG or WebP ``data:`` address, or to None.
+        metrics: content of ``metrics.json``: ``method``, ``metrics``, ``baselines``, ``counts``, ``warnings``,
+            ``settings``.
+        rows: one mapping per image: ``file``, ``score`` (finite, larger is more abnormal), optional ``target`` (0, 1,
+            else unknown), ``patient``, and ``thumbnails``, a mapping from the keys of :data:`PANELS` to a (H, W) or
+            (H, W, 3) uint8 array, to a PNG, JPEG or WebP ``data:`` address, or to None.
         title: heading and title of the page.
         dataset: name of the data set, default left out.
         date: date to print, default left out, so that equal results give equal files.
@@ -202,7 +238,8 @@ def render_report(
         value_range_note: how that range came about.
         colormap: matplotlib color map that the heat maps were drawn with.
         threshold: where the slider starts; default the 95th percentile of the healthy images, which is said.
-        threshold_origin: where ``threshold`` comes from, for instance "95th percentile of the healthy validation images".
+        threshold_origin: where ``threshold`` comes from, for instance "95th percentile of the healthy validation
+            images".
         max_gallery: largest number of images with a picture, at least 0; see :func:`select_gallery` for the choice.
         max_bytes: budget for all pictures together; images beyond it are left out of the gallery, and the page says so.
 
@@ -223,12 +260,12 @@ def render_report(
     css, script = _environment_texts()
     threshold_part = _threshold_part(rows, threshold, threshold_origin)
     charts = [dict(chart, svg=Markup(chart["svg"])) for chart in _curves(metrics, rows, baseline_scores or {})]
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, loader=FileSystemLoader(_TEMPLATES))
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, loader=FileSystemLoader(_TEMPLATES)
+    )
     return environment.get_template("report.html.jinja").render(
         title=title,
-        method=metrics.get("method", ""),
-        dataset=dataset,
-        date=date,
+        byline=[part for part in (metrics.get("method"), dataset, date) if part and part != title],
         version=__version__,
         facts=describe_counts(metrics.get("counts", {})),
         warnings=list(metrics.get("warnings", [])),

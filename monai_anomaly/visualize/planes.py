@@ -21,8 +21,8 @@ def display_planes(arrays: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
     orientation, as NIfTI files mostly are, and shown with anterior up.
 
     Args:
-        arrays: (C, *S) tensors of one size by name; ``anomaly_map`` among them for volumes. Of more than one channel three
-            are taken as colors, else the first is shown.
+        arrays: (C, *S) tensors of one size by name; ``anomaly_map`` among them for volumes. Three channels are taken as
+            colors, of any other number the first is shown.
 
     Raises:
         ValueError: when an array is neither 2D nor 3D behind its channels.

@@ -6,7 +6,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ _CSS_COLORS = {
     "#010208": "var(--muted, #888)",
 }
 _TEXT, _GRID, _HEALTHY, _ANOMALOUS, _ACCENT, _MUTED = _CSS_COLORS
-#: What a picture inside a page must not bring along: metadata, a style for every element, a fixed size, ids, font names.
+#: What a picture inside a page must not bring along: metadata, styles, a fixed size, ids, font names.
 _SVG_CLEANING = (
     (r"<metadata>.*?</metadata>", ""),
     (r' xmlns(:xlink)?="[^"]*"', ""),
@@ -63,7 +63,7 @@ def _new_axes(size: tuple[float, float]) -> tuple[Figure, Axes]:
 
 
 def figure_to_svg(figure: Figure, label: str) -> str:
-    """Write a figure as SVG for the inside of an HTML page: no prolog, no metadata, no fonts, described for screen readers.
+    """Write a figure as SVG for the inside of an HTML page: no prolog, metadata or fonts, described for screen readers.
 
     Args:
         figure: matplotlib figure.
@@ -123,11 +123,13 @@ def _plain(name: str) -> str:
     return name.lstrip("_").replace("$", r"\$")
 
 
-def _legend(axes: Axes, place: str) -> None:
+def _legend(axes: Axes, place: Literal["lower left", "lower right", "upper right"]) -> None:
     axes.legend(loc=place, frameon=False, fontsize=9, labelcolor=_TEXT)
 
 
-def plot_roc(curves: Mapping[str, Sequence[float]], targets: Sequence[int], size: tuple[float, float] = (4.8, 4.0)) -> str:
+def plot_roc(
+    curves: Mapping[str, Sequence[float]], targets: Sequence[int], size: tuple[float, float] = (4.8, 4.0)
+) -> str:
     """Draw receiver operating characteristics.
 
     Args:
@@ -151,7 +153,9 @@ def plot_roc(curves: Mapping[str, Sequence[float]], targets: Sequence[int], size
     return figure_to_svg(figure, f"ROC curves of {', '.join(curves)}")
 
 
-def plot_pr(curves: Mapping[str, Sequence[float]], targets: Sequence[int], size: tuple[float, float] = (4.8, 4.0)) -> str:
+def plot_pr(
+    curves: Mapping[str, Sequence[float]], targets: Sequence[int], size: tuple[float, float] = (4.8, 4.0)
+) -> str:
     """Draw precision-recall curves and, as a thin line, the prevalence, which is what guessing reaches.
 
     Args:
@@ -176,7 +180,7 @@ def plot_pr(curves: Mapping[str, Sequence[float]], targets: Sequence[int], size:
 
 
 def plot_histograms(
-    scores: Sequence[float], targets: Sequence[int | None], bins: int = 40, size: tuple[float, float] = (7.2, 3.0)
+    scores: Sequence[float], targets: Sequence[int | None], bins: int = 40, size: tuple[float, float] = (5.8, 2.8)
 ) -> str:
     """Draw how the scores of healthy and anomalous images are distributed, each class to its own sum of one.
 
@@ -207,6 +211,7 @@ def plot_histograms(
             axes.stairs(share, edges, fill=True, color=color, alpha=0.35)
             axes.stairs(share, edges, color=color, linewidth=1.6, label=f"{name} ({len(chosen)})")
     axes.set_xlim(edges[0], edges[-1])
+    axes.locator_params(axis="x", nbins=6)
     axes.set_xlabel("anomaly score", color=_TEXT, fontsize=10)
     axes.set_ylabel("share of class", color=_TEXT, fontsize=10)
     _legend(axes, "upper right")

@@ -7,7 +7,14 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["best_baseline", "compare_with_baselines", "describe_counts", "metric_name", "results_table"]
+__all__ = [
+    "baseline_name",
+    "best_baseline",
+    "compare_with_baselines",
+    "describe_counts",
+    "metric_name",
+    "results_table",
+]
 
 _METRIC_NAMES = {
     "image_auroc": "Image AUROC",
@@ -30,6 +37,11 @@ _FACT_NAMES = {
 def metric_name(name: str) -> str:
     """Heading of a metric; unknown names are made readable."""
     return _METRIC_NAMES.get(name, name.replace("_", " ").capitalize())
+
+
+def baseline_name(name: str) -> str:
+    """Name of a baseline in words."""
+    return name.replace("_", " ").strip()
 
 
 def _number(entry: Any, field: str = "value") -> float | None:
@@ -63,11 +75,12 @@ def _compare_one(metric: str, metrics: Mapping[str, Any], baselines: Mapping[str
     if value is None or best is None:
         return None
     name, reached = best
+    heading, other = metric_name(metric), f"trivial baseline “{baseline_name(name)}”"
     if reached >= value:
         verdict = "better than" if reached > value else "as good as"
-        text = f"{metric_name(metric)}: the trivial baseline “{name}” ({reached:.3f}) is {verdict} the method ({value:.3f})."
+        text = f"{heading}: the {other} ({reached:.3f}) is {verdict} the method ({value:.3f})."
         return {"kind": "alarm", "text": text}
-    text = f"{metric_name(metric)}: the method reaches {value:.3f}, the best trivial baseline “{name}” {reached:.3f}"
+    text = f"{heading}: the method reaches {value:.3f}, the best {other} {reached:.3f}"
     low, high = _number(metrics[metric], "low"), _number(baselines[name][metric], "high")
     overlap = low is not None and high is not None and high >= low
     return {"kind": "plain", "text": text + (", and their intervals overlap." if overlap else ".")}
@@ -84,8 +97,8 @@ def _compare_inverted(metrics: Mapping[str, Any], baselines: Mapping[str, Any]) 
     if mirrored[name] < value:
         return None
     text = (
-        f"“{name}” is inverted (image AUROC {1 - mirrored[name]:.3f}): read the other way round, a direction that only the test "
-        f"labels tell, it would reach {mirrored[name]:.3f}, no worse than the method."
+        f"“{baseline_name(name)}” is inverted (image AUROC {1 - mirrored[name]:.3f}): read the other way round, a "
+        f"direction that only the test labels tell, it would reach {mirrored[name]:.3f}, no worse than the method."
     )
     return {"kind": "alarm", "text": text}
 
@@ -114,7 +127,14 @@ def _cell(name: str, entry: Any) -> dict[str, Any]:
     bounded = [min(1.0, max(0.0, number)) for number in (value, *ends) if number is not None]
     style = "--value:{:.4f};--low:{:.4f};--high:{:.4f}".format(*bounded)
     interval = f"[{low:.3f}, {high:.3f}]" if known else ""
-    return {"column": name, "text": f"{value:.3f}", "interval": interval, "style": style, "number": value, "best": False}
+    return {
+        "column": name,
+        "text": f"{value:.3f}",
+        "interval": interval,
+        "style": style,
+        "number": value,
+        "best": False,
+    }
 
 
 def _baseline_row(name: str, entry: Mapping[str, Any], columns: list[str]) -> dict[str, Any]:
@@ -122,7 +142,7 @@ def _baseline_row(name: str, entry: Mapping[str, Any], columns: list[str]) -> di
     inverted = auroc is not None and auroc < 0.5
     note = "inverted: anomalous images score lower" if inverted else "no learning"
     cells = [_cell(column, entry.get(column)) for column in columns]
-    return {"name": name, "note": note, "kind": "baseline", "cells": cells}
+    return {"name": baseline_name(name), "note": note, "kind": "baseline", "cells": cells}
 
 
 def _chance_row(counts: Mapping[str, Any], columns: list[str]) -> dict[str, Any]:

@@ -1,9 +1,8 @@
 # Copyright (c) monai_anomaly contributors
 # SPDX-License-Identifier: Apache-2.0
+"""``python -m monai.bundle`` with a look at each process: its weights after every epoch, in the folder PROBE_DIR."""
 
 from __future__ import annotations
-
-"""``python -m monai.bundle`` with a look at each process: its weights after every epoch, in the folder PROBE_DIR."""
 
 import os
 import runpy

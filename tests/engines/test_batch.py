@@ -33,7 +33,8 @@ def test_prepare_image_batch() -> None:
 
 def _evaluator(network: nn.Module, inferer: Any, outputs: list[Any]) -> SupervisedEvaluator:
     items = [
-        {"image": image, "label": torch.zeros(1, 16, 16), "target": i % 2, "patient": f"p{i}"} for i, image in enumerate(IMAGES)
+        {"image": image, "label": torch.zeros(1, 16, 16), "target": i % 2, "patient": f"p{i}"}
+        for i, image in enumerate(IMAGES)
     ]
     evaluator = SupervisedEvaluator(
         device=torch.device("cpu"),

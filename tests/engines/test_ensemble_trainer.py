@@ -63,7 +63,9 @@ def _state(network: nn.Module) -> dict[str, Tensor]:
 def _assert_same(mine: dict[str, Tensor], theirs: dict[str, Tensor], atol: float = 0.0) -> None:
     assert mine.keys() == theirs.keys()
     for name in mine:
-        torch.testing.assert_close(mine[name], theirs[name], atol=atol, rtol=0, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            mine[name], theirs[name], atol=atol, rtol=0, msg=lambda text, name=name: f"{name}: {text}"
+        )
 
 
 def slow_training(epochs_of_members: list[list[int]], random: bool = False) -> list[nn.Module]:
@@ -117,7 +119,9 @@ def test_epochs_that_members_cannot_share_equally() -> None:
     """Epoch e of 7, counted from 0, trains member floor(3 e / 7)."""
     trainer = _trainer(max_epochs=7)
     trained: list[int] = []
-    trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: trained.append(int(engine.ensemble.num_active) - 1))
+    trainer.add_event_handler(
+        Events.EPOCH_COMPLETED, lambda engine: trained.append(int(engine.ensemble.num_active) - 1)
+    )
     trainer.run()
     assert trained == [trainer.member_of_epoch(epoch) for epoch in range(1, 8)] == [0, 0, 0, 1, 1, 2, 2]
     expected = slow_training([[1, 2, 3], [4, 5], [6, 7]])
@@ -133,7 +137,9 @@ def test_frozen_members_and_their_optimizer_state(cache_features: bool) -> None:
 
     def record(engine: EnsembleTrainer) -> None:
         states.append([_state(member) for member in engine.ensemble.members])
-        moments = [{id(p) for p in m.parameters()} & {id(p) for p in engine.optimizer.state} for m in engine.ensemble.members]
+        moments = [
+            {id(p) for p in m.parameters()} & {id(p) for p in engine.optimizer.state} for m in engine.ensemble.members
+        ]
         held.append([len(m) for m in moments])
         for index, member in enumerate(engine.ensemble.members):
             learns = index == int(engine.ensemble.num_active) - 1
@@ -166,7 +172,9 @@ def test_cached_features_are_those_of_each_batch() -> None:
 
         trainer.prepare_batch = spy
         trainer.run()
-    assert [None if f is None else f.shape for f in seen] == [None] * 6 + [(1, 4, 4)] * 6 + [(2, 4, 4)] * 6 + [None] * 18
+    assert [None if f is None else f.shape for f in seen] == [None] * 6 + [(1, 4, 4)] * 6 + [(2, 4, 4)] * 6 + [
+        None
+    ] * 18
     _assert_same(_state(cached.ensemble), _state(fresh.ensemble), atol=1e-5)
 
 

@@ -28,7 +28,11 @@ def _pair(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> tup
 def test_errors_pixel_by_pixel(shape: tuple[int, ...]) -> None:
     prediction, target = _pair(*shape, dtype=torch.float64)
     log_variance = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(9))
-    maps = [l1_error(prediction, target), l2_error(prediction, target), variance_weighted_error(prediction, log_variance, target)]
+    maps = [
+        l1_error(prediction, target),
+        l2_error(prediction, target),
+        variance_weighted_error(prediction, log_variance, target),
+    ]
     assert all(m.shape == shape for m in maps)
     for position in np.ndindex(*shape):
         mu, x, s = float(prediction[position]), float(target[position]), float(log_variance[position])
@@ -151,7 +155,9 @@ def test_ssim_gradient(compat: str | None) -> None:
     similarity = similarity / ((mean_x**2 + mean_y**2 + 0.02**2) * (var_x + var_y + 0.06**2))
     expected = 1 - similarity.reshape(1, 1, *([7, 6] if compat is None else [3, 2]))
     expected = F.interpolate(expected, size=(7, 6), mode="bilinear", align_corners=False)
-    for gradient, reference in zip(gradients, torch.autograd.grad((weights * expected).sum(), (prediction, target)), strict=True):
+    for gradient, reference in zip(
+        gradients, torch.autograd.grad((weights * expected).sum(), (prediction, target)), strict=True
+    ):
         torch.testing.assert_close(gradient, reference, rtol=1e-3, atol=1e-3 * float(reference.abs().max()))
 
 

@@ -56,7 +56,9 @@ def slow_cka(p: Tensor, q: Tensor) -> Tensor:
 
 
 def _orthogonal(size: int, seed: int) -> Tensor:
-    return torch.linalg.qr(torch.randn(size, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64))[0]
+    return torch.linalg.qr(torch.randn(size, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64))[
+        0
+    ]
 
 
 @pytest.mark.parametrize("shapes", SHAPES)
@@ -83,7 +85,7 @@ def test_cka_is_its_definition(shapes: tuple[tuple[int, ...], tuple[int, ...]]) 
 
 @pytest.mark.parametrize("samples", [4, 12, 13, 14, 20, 40])
 def test_gram_and_feature_forms_agree(samples: int) -> None:
-    # with 5 and 8 features the cheaper form changes at about 10 samples; a padded feature of zeros moves the border only
+    # with 5 and 8 features the cheaper form changes near 10 samples; padding with zeros moves that border only
     p, q = _pair(((samples, 5), (samples, 8)))
     padded = torch.cat([p, torch.zeros(samples, 60)], 1)
     assert float(cka(p, q)) == pytest.approx(float(cka(padded, q)), abs=1e-6)
@@ -144,7 +146,10 @@ def test_constant_features_share_nothing(level: float, samples: int) -> None:
 def test_independent_gaussians() -> None:
     """The estimator is biased: 64 samples of 16 features give about .20 by chance, roughly D / (B - 1 + D)."""
     generator = torch.Generator().manual_seed(0)
-    values = [float(cka(torch.randn(64, 16, generator=generator), torch.randn(64, 16, generator=generator))) for _ in range(200)]
+    values = [
+        float(cka(torch.randn(64, 16, generator=generator), torch.randn(64, 16, generator=generator)))
+        for _ in range(200)
+    ]
     assert sum(values) / 200 == pytest.approx(0.20, abs=0.01)
     assert sum(values) / 200 == pytest.approx(16 / (63 + 16), abs=0.01)
 

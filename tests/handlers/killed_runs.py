@@ -1,12 +1,11 @@
 # Copyright (c) monai_anomaly contributors
 # SPDX-License-Identifier: Apache-2.0
-
-from __future__ import annotations
-
 """Runs of a bundle in processes of their own that die by SIGKILL at a chosen moment.
 
 The processes are forked from a server that has imported everything once, since the imports take longer than the runs.
 """
+
+from __future__ import annotations
 
 import io
 import json
@@ -16,6 +15,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import torch
 from ignite.engine import Events
@@ -26,6 +26,7 @@ from monai_anomaly.data.phantom import make_phantom
 from monai_anomaly.engines import EnsembleTrainer
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "d2ue_ae"
+PRELOADED = [__name__, *(f"monai_anomaly.{part}" for part in ("data", "handlers", "inferers", "losses", "transforms"))]
 
 # the bundle as it is, except for what takes time and writes nothing that a resumed run depends on
 OVERRIDES: dict[str, Any] = {
@@ -100,7 +101,9 @@ def _die_at_iteration(number: int) -> None:
     EnsembleTrainer.run = run_until  # type: ignore[method-assign]
 
 
-def _die_at_call(owner: Any, name: str, number: int, last_act: Callable[..., None], counts: Callable[..., bool]) -> None:
+def _die_at_call(
+    owner: Any, name: str, number: int, last_act: Callable[..., None], counts: Callable[..., bool]
+) -> None:
     original, calls = getattr(owner, name), []
 
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -138,9 +141,12 @@ def _run(settings: Path, output_dir: Path, death: Death | None) -> None:
 def run_bundle(settings: Path, output_dir: Path, death: Death | None = None) -> int:
     """Train in another process; returns its exit code, -9 when it died."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    context.set_forkserver_preload(PRELOADED)
     process = context.Process(target=_run, args=(settings, output_dir, death))
-    process.start()
+    # the server looks for the modules where a new interpreter does, not where this one does
+    folders = os.pathsep.join([str(Path(__file__).parent), str(BUNDLE.parents[1])])
+    with patch.dict(os.environ, PYTHONPATH=folders, OMP_NUM_THREADS="1"):
+        process.start()
     process.join()
     assert process.exitcode is not None
     return process.exitcode

@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from monai_anomaly.functional import l1_error, max_score, mean_score, top_fraction_score
 from monai_anomaly.inferers import EnsembleInferer, ReconstructionInferer
-from monai_anomaly.networks.blocks import NetworkEnsemble, EnsembleMap, ReconstructionMap
+from monai_anomaly.networks.blocks import EnsembleMap, NetworkEnsemble, ReconstructionMap
 from monai_anomaly.networks.nets import DenseAutoencoder
 
 KINDS: dict[str, dict[str, Any]] = {"ae": {}, "memae": {"memory_slots": 25}, "aeu": {"predict_variance": True}}
@@ -57,7 +57,9 @@ def test_maps_scores_and_reconstructions(inferer: Any, network: nn.Module) -> No
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize(("inferer", "network"), _cases())
-def test_scores_in_evaluation_mode_and_returns_to_the_mode_before(inferer: Any, network: nn.Module, training: bool) -> None:
+def test_scores_in_evaluation_mode_and_returns_to_the_mode_before(
+    inferer: Any, network: nn.Module, training: bool
+) -> None:
     if isinstance(network, NetworkEnsemble):
         network.activate(2)
     expected = inferer(IMAGE, network.eval())
@@ -127,7 +129,9 @@ def test_automatic_mixed_precision_gives_single_precision_maps(score: str, dtype
     with torch.autocast("cpu", dtype=dtype):
         result = EnsembleInferer(score)(IMAGE, ensemble)
     assert all(v.dtype == torch.float32 for v in result.values())
-    assert float((result["anomaly_map"] - expected["anomaly_map"]).abs().mean()) < 0.1 * float(expected["anomaly_map"].mean())
+    assert float((result["anomaly_map"] - expected["anomaly_map"]).abs().mean()) < 0.1 * float(
+        expected["anomaly_map"].mean()
+    )
 
 
 def test_unknown_score() -> None:

@@ -50,7 +50,9 @@ def test_reconstruction_loss() -> None:
     assert float(ReconstructionLoss(reduction="sum")(output, TARGET).detach()) == pytest.approx(sum(squares), abs=1e-9)
     assert ReconstructionLoss(reduction="none")(output, TARGET).shape == TARGET.shape
     differences = [math.sqrt(s) for s in squares]
-    assert float(ReconstructionLoss(l1_error)(output, TARGET).detach()) == pytest.approx(sum(differences) / len(squares))
+    assert float(ReconstructionLoss(l1_error)(output, TARGET).detach()) == pytest.approx(
+        sum(differences) / len(squares)
+    )
 
 
 def test_reconstruction_loss_by_structural_similarity() -> None:
@@ -89,7 +91,9 @@ def test_address_entropy_loss() -> None:
     rows = [-sum(a * math.log(a) for a in row) for row in output.address.detach().tolist()]
     value = AddressEntropyLoss()(output, TARGET)
     assert float(value.detach()) == pytest.approx(sum(rows) / 3, abs=1e-9)
-    torch.testing.assert_close(AddressEntropyLoss("none")(output, TARGET).detach(), torch.tensor(rows, dtype=torch.float64))
+    torch.testing.assert_close(
+        AddressEntropyLoss("none")(output, TARGET).detach(), torch.tensor(rows, dtype=torch.float64)
+    )
     (gradient,) = torch.autograd.grad(value, output.address)
     torch.testing.assert_close(gradient, -(output.address.detach().log() + 1) / 3)
     # slots that shrinkage emptied add nothing, and one slot alone is no uncertainty
@@ -138,7 +142,9 @@ def test_repulsion_by_another_similarity() -> None:
     value = RepulsionLoss(ReconstructionLoss(), cosine_similarity, 2.0)(EnsembleOutput(output, SENIORS), TARGET)
     likeness = [cosine_similarity(senior, output.features) for senior in SENIORS]
     torch.testing.assert_close(value, ReconstructionLoss()(output, TARGET) + likeness[0] + likeness[1])
-    assert not torch.allclose(value, RepulsionLoss(ReconstructionLoss(), cka, 2.0)(EnsembleOutput(output, SENIORS), TARGET))
+    assert not torch.allclose(
+        value, RepulsionLoss(ReconstructionLoss(), cka, 2.0)(EnsembleOutput(output, SENIORS), TARGET)
+    )
     with pytest.raises(ValueError, match="negative, got -1"):
         RepulsionLoss(ReconstructionLoss(), weight=-1.0)
 
@@ -150,7 +156,9 @@ def test_weighted_sum_loss() -> None:
     expected = ReconstructionLoss()(output, TARGET) + 0.0002 * AddressEntropyLoss()(output, TARGET)
     torch.testing.assert_close(value, expected)
     fields = (output.reconstruction, output.address)
-    for gradient, reference in zip(torch.autograd.grad(value, fields), torch.autograd.grad(expected, fields), strict=True):
+    for gradient, reference in zip(
+        torch.autograd.grad(value, fields), torch.autograd.grad(expected, fields), strict=True
+    ):
         torch.testing.assert_close(gradient, reference)
     for losses, weights in (([ReconstructionLoss()], [1.0, 2.0]), ([], [])):
         with pytest.raises(ValueError, match=f"got {len(losses)} and {len(weights)}"):

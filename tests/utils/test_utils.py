@@ -78,6 +78,6 @@ def test_unwrap(tmp_path: Path) -> None:
 def test_keys_agree_with_monai() -> None:
     from monai.utils import CommonKeys
 
-    assert (Keys.IMAGE, Keys.LABEL) == (str(CommonKeys.IMAGE), str(CommonKeys.LABEL))
+    assert (str(CommonKeys.IMAGE), str(CommonKeys.LABEL)) == (Keys.IMAGE, Keys.LABEL)
     names = [value for name, value in vars(Keys).items() if name.isupper()]
     assert len(names) == len(set(names)) == 9

@@ -1,9 +1,8 @@
 # Copyright (c) monai_anomaly contributors
 # SPDX-License-Identifier: Apache-2.0
+"""The maps of D2UE Table 2 for one image and one learner at a time: the slow formulas that the fast ones must equal."""
 
 from __future__ import annotations
-
-"""The maps of D2UE Table 2 for one image and one learner at a time: the slow formulas that the fast ones must equal."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -72,6 +71,8 @@ def slow_map(learners: Sequence[nn.Module], image: Tensor, score: str) -> Tensor
     elif score == "unc":
         result = _sample_deviation(means) / normalizer**0.5
     else:
-        products = [(m - image).abs() * slow_gradient(learner, image) for m, learner in zip(means, learners, strict=True)]
+        products = [
+            (m - image).abs() * slow_gradient(learner, image) for m, learner in zip(means, learners, strict=True)
+        ]
         result = _sample_deviation([product / normalizer**0.5 for product in products])
     return result.mean(0)

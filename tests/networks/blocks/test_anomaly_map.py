@@ -12,7 +12,7 @@ from slow_maps import KINDS, SCORES, make_ensemble, make_images, slow_map
 from torch import Tensor
 
 from monai_anomaly.functional import l1_error, l2_error
-from monai_anomaly.networks.blocks import NetworkEnsemble, EnsembleMap, ReconstructionMap
+from monai_anomaly.networks.blocks import EnsembleMap, NetworkEnsemble, ReconstructionMap
 from monai_anomaly.networks.nets import DenseAutoencoder
 
 
@@ -98,7 +98,9 @@ def test_one_member_has_no_disagreement(kind: str) -> None:
     ensemble = make_ensemble(kind, num_members=1)
     for score in ("unc", "dsu"):
         assert torch.equal(EnsembleMap(ensemble, score)(make_images()), torch.zeros(4, 1, 16, 32))
-    torch.testing.assert_close(EnsembleMap(ensemble, "ens")(make_images()), ReconstructionMap(ensemble.members[0])(make_images()).detach())
+    torch.testing.assert_close(
+        EnsembleMap(ensemble, "ens")(make_images()), ReconstructionMap(ensemble.members[0])(make_images()).detach()
+    )
 
 
 @pytest.mark.parametrize("score", SCORES)

@@ -29,7 +29,9 @@ def test_members_start_from_weights_of_their_own() -> None:
     assert torch.equal(torch.random.get_rng_state(), before), "the global generator must be left alone"
     assert torch.equal(_weights(first), _weights(again))
     # fewer members are the first of the more
-    assert torch.equal(_weights(NetworkEnsemble(member, 2, seed=4)), _weights(first)[: 2 * _weights(first).numel() // 3])
+    assert torch.equal(
+        _weights(NetworkEnsemble(member, 2, seed=4)), _weights(first)[: 2 * _weights(first).numel() // 3]
+    )
     starts = [_weights(m) for seed in (0, 1, 2) for m in NetworkEnsemble(member, 3, seed=seed).members]
     assert len({tuple(w.tolist()) for w in starts}) == 9
     torch.manual_seed(3)
@@ -65,7 +67,9 @@ def test_forward_runs_the_member_that_learns_beside_the_frozen_ones() -> None:
     assert output.member.features.requires_grad
     for senior, features in zip(ensemble.members[:2], output.senior_features, strict=True):
         assert torch.equal(senior.eval()(IMAGE).features, features)
-    assert all(torch.equal(a, b) for a, b in zip(buffers, [b for m in ensemble.members[:2] for b in m.buffers()], strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(buffers, [b for m in ensemble.members[:2] for b in m.buffers()], strict=True)
+    )
     known = torch.zeros(2, 4, 3)
     assert ensemble(IMAGE, known).senior_features is known
     ensemble.activate(1)

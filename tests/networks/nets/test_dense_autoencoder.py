@@ -19,7 +19,7 @@ def _count(**arguments: object) -> int:
 
 
 def test_numbers_of_parameters() -> None:
-    """In the literature: 4.487, 4.4875 and 4.4876 million with 2048 hidden units, 2.351, 2.3514 and 2.3516 with 1024."""
+    """In the literature: 4.487, 4.4875, 4.4876 million with 2048 hidden units, 2.351, 2.3514, 2.3516 with 1024."""
     assert _count() == 4_487_248
     assert _count(predict_variance=True) == 4_487_248 + 16 * 16
     assert _count(memory_slots=25) == 4_487_248 + 25 * 16
@@ -58,7 +58,8 @@ def test_code_is_the_default_feature_and_comes_before_the_memory() -> None:
 
 
 @pytest.mark.parametrize(
-    ("spatial_dims", "channels", "size"), [(2, 1, (16, 16)), (2, 3, (48, 32)), (3, 1, (16, 32, 16)), (3, 2, (16, 16, 16))]
+    ("spatial_dims", "channels", "size"),
+    [(2, 1, (16, 16)), (2, 3, (48, 32)), (3, 1, (16, 32, 16)), (3, 2, (16, 16, 16))],
 )
 @pytest.mark.parametrize("kind", [{}, {"memory_slots": 4}, {"predict_variance": True}])
 def test_shapes(spatial_dims: int, channels: int, size: tuple[int, ...], kind: dict[str, object]) -> None:
