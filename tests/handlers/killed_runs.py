@@ -11,6 +11,7 @@ import io
 import json
 import multiprocessing
 import os
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -133,7 +134,7 @@ def _run(settings: Path, output_dir: Path, death: Death | None) -> None:
         save = torch.save
         _die_at_call(
             torch, "save", death.number, lambda state, path: _write_half(save, state, path),
-            lambda state, path: isinstance(path, Path) and path.name == f".{death.name}.partial.pt",
+            lambda state, path: isinstance(path, Path) and death.name in re.split(r"[.-]", path.name),
         )  # fmt: skip
     run(config_file=[str(BUNDLE / "configs" / "train.json"), str(settings)], output_dir=str(output_dir))
 

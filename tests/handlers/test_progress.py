@@ -26,6 +26,7 @@ def test_bar_of_a_trainer(capsys: pytest.CaptureFixture[str]) -> None:
     trainer.run([1.0, 2.0], max_epochs=3)
     shown = capsys.readouterr().err
     assert "learning" in shown and "3/3" in shown and "loss=0.5000" in shown
+    trainer.state.max_epochs = None  # from the beginning
     trainer.run([1.0, 4.0], max_epochs=2)
     shown = capsys.readouterr().err
     assert "2/2" in shown and "loss=1.0000" in shown and "3/3" not in shown

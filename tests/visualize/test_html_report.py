@@ -31,6 +31,9 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, {name: value or "" for name, value in attrs}))
 
+    def handle_endtag(self, tag: str) -> None:
+        self.elements.append((f"/{tag}", {}))
+
     def handle_data(self, data: str) -> None:
         self.texts[len(self.elements) - 1] = self.texts.get(len(self.elements) - 1, "") + data
 
@@ -101,7 +104,6 @@ def test_a_thousand_images_stay_small_and_are_counted() -> None:
     shown = len(Page(text).having("article"))
     assert len(text.encode()) < 15_000_000 and 0 < shown < 1000
     assert f"{shown:,} of 1,000 images" in text
-    assert f"{len(page(rows)):d}" and "200 of 1,000 images" in page(rows) if 3 * 200 * len(noise) < 12_000_000 else True
     data = json.loads(Page(text).having("script", type="application/json")[0])
     assert len(data["scores"]) == len(data["targets"]) == 1000
     for row in rows[10:]:
@@ -180,8 +182,8 @@ def test_cards_tell_file_patient_score_and_missing_pictures() -> None:
     assert parsed.having("span", class_="score") == [f"{rows[i]['score']:.4g}" for i in positions]
     assert [given["data-file"] for tag, given in parsed.elements if tag == "article"] == [rows[i]["file"] for i in positions]
     folders = parsed.having("span", class_="folder")
-    assert max(map(len, folders)) <= 42
-    assert any(text.startswith("…") and text.endswith("any/more/last.png") for text in folders)
+    assert sorted(folders)[:11] == ["images/"] * 11
+    assert max(map(len, folders)) <= 42 and any(text.startswith("…") and text.endswith("any/more/") for text in folders)
     assert parsed.having("span", class_="empty") == ["healthy: nothing annotated"] * 8
     assert sum(tag == "img" for tag, _ in parsed.elements) == 12 * 3 + 4
 
