@@ -90,7 +90,8 @@ class EnsembleTrainer(SupervisedTrainer):
     def _features_of_dataset(self) -> Tensor:
         """Features of the frozen members for every training image in the order of the data set, (J, N, ...)."""
         loader = self.data_loader
-        assert isinstance(loader, DataLoader)
+        if not isinstance(loader, DataLoader):
+            raise ValueError(f"cache_features needs a DataLoader over a data set, got {type(loader).__name__}.")
         # a generator of its own, because a loader draws a seed: a resumed run would be one draw ahead of an unbroken
         # one
         in_order = DataLoader(

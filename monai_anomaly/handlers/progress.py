@@ -12,8 +12,8 @@ from tqdm import tqdm
 
 
 def loss_value(output: Any) -> float:
-    """The loss in a trainer's output as a number, for progress bars and TensorBoard."""
-    return float(output[CommonKeys.LOSS].detach())
+    """The loss in a trainer's output, one dictionary or one an image, as a number for progress bars and TensorBoard."""
+    return float((output[0] if isinstance(output, list) else output)[CommonKeys.LOSS].detach())
 
 
 class EpochProgress:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 import os
@@ -16,7 +17,7 @@ from ignite.engine import Engine, Events
 from torch import nn
 from torch.optim import Optimizer
 
-from ..utils import atomic_path, derive_seed, unwrap
+from ..utils import Keys, atomic_path, derive_seed, unwrap
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +116,7 @@ class TrainingCheckpoint:
         logger.info("resumed from %s after epoch %d", path, engine.state.epoch)
 
     def _all_settings(self, engine: Engine) -> dict[str, Any]:
-        return self.settings | {"epoch_length": engine.state.epoch_length}
+        return self.settings | {"epoch_length": engine.state.epoch_length, "training_data": _fingerprint(engine)}
 
     def _seed_epoch(self, engine: Engine) -> None:
         torch.manual_seed(derive_seed(self.seed, engine.state.epoch))
@@ -157,3 +158,13 @@ class TrainingCheckpoint:
         if idist.get_rank() == 0:
             with atomic_path(self.save_dir / name) as path:
                 torch.save(state, path)
+
+
+def _fingerprint(engine: Engine) -> str | None:
+    """Hash of the names of the training images, in order; None where the data set does not tell."""
+    dataset = getattr(getattr(engine, "data_loader", None), "dataset", None)
+    images = [item.get(Keys.IMAGE) for item in getattr(dataset, "data", None) or [] if isinstance(item, dict)]
+    if not images or not all(isinstance(image, (str, os.PathLike)) for image in images):
+        return None
+    # names only: a data set may move between machines while a run waits
+    return hashlib.sha256("\n".join(Path(image).name for image in images).encode()).hexdigest()[:16]

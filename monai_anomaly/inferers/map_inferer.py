@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from monai.inferers import Inferer
 from monai.networks.utils import eval_mode
 from torch import Tensor
@@ -79,8 +80,9 @@ def _predict(
 ) -> dict[str, Tensor]:
     # evaluation mode, because batch statistics would make an image's score depend on its neighbors in the batch; of the
     # network itself, because the map around it is new and knows nothing of the mode to return to
-    with eval_mode(network.network):
-        output = network.predict(plain_tensor(image))
+    # and full precision, because the gradients of the dual-space uncertainty vanish in half precision
+    with eval_mode(network.network), torch.autocast(image.device.type, enabled=False):
+        output = network.predict(plain_tensor(image).float())
         anomaly_map = output.anomaly_map.float()
         return {
             Keys.MAP: anomaly_map,

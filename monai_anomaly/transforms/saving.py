@@ -99,20 +99,61 @@ def _is_range(value_range: Sequence[float]) -> bool:
 
 
 def resize_to_source(anomaly_map: Tensor, image: MetaTensor) -> Tensor:
-    """Resize a map (1, *S) to the size that the file of ``image`` has, (1, *T), by (tri)linear interpolation."""
+    """Bring a map (1, *S) of a preprocessed image back to the axes and the size of the image's file, (1, *T).
+
+    Axes that were flipped or swapped on loading (``Orientation``) are put back as the affines say; sizes differ by
+    (tri)linear interpolation. A crop, padding or rotation cannot be undone here.
+
+    Args:
+        anomaly_map: map of the preprocessed image's size.
+        image: the preprocessed image, with the file's ``spatial_shape`` and ``original_affine`` in its metadata.
+
+    Raises:
+        ValueError: when the image does not cover the same field of view as its file.
+    """
     plain = anomaly_map.as_tensor() if isinstance(anomaly_map, MetaTensor) else anomaly_map
     size = [int(axis) for axis in torch.as_tensor(image.meta["spatial_shape"]).flatten()][: plain.ndim - 1]
+    plain = _to_source_axes(plain.float(), image, size)
     if list(plain.shape[1:]) == size:
-        return plain.float()
+        return plain
     mode = "bilinear" if len(size) == 2 else "trilinear"
-    return F.interpolate(plain[None].float(), size=size, mode=mode, align_corners=False)[0]
+    return F.interpolate(plain[None], size=size, mode=mode, align_corners=False)[0]
+
+
+def _source_affine(image: MetaTensor) -> np.ndarray:
+    # readers of plain pictures give no affine: their pixels are the coordinates
+    affine = torch.as_tensor(image.meta.get("original_affine", torch.eye(4)))
+    return np.asarray(to_affine_nd(3, affine.cpu().numpy().astype(np.float64)))
+
+
+def _to_source_axes(values: Tensor, image: MetaTensor, size: Sequence[int]) -> Tensor:
+    """Flip and permute a map as the file's axes run, after a check that image and file show the same field of view."""
+    axes = len(size)
+    source = _source_affine(image)
+    now = np.asarray(to_affine_nd(3, torch.as_tensor(image.affine).cpu().numpy().astype(np.float64)))
+    # steps of the image's voxels in voxels of the file: row f, column i
+    steps = np.linalg.pinv(source[:3, :axes]) @ now[:3, :axes]
+    order = np.abs(steps).argmax(1)  # the image axis that runs along each axis of the file
+    shape = np.array(image.shape[1 : axes + 1], dtype=np.float64)
+    first = np.linalg.pinv(source[:3, :axes]) @ (now[:3, :axes] @ np.full(axes, -0.5) + now[:3, 3] - source[:3, 3])
+    signed = steps[np.arange(axes), order]
+    last = first + signed * shape[order]
+    wanted = np.array([(-0.5, length - 0.5) for length in size])
+    covered = np.sort(np.stack([first, last], axis=1), axis=1)
+    slanted = np.abs(steps).sum() > 1.01 * np.abs(signed).sum() or len(set(order.tolist())) < axes
+    if slanted or (np.abs(covered - wanted) > np.maximum(1.0, np.abs(signed))[:, None]).any():
+        raise ValueError(
+            f"{image.meta.get('filename_or_obj', 'the image')} was cropped, padded or rotated before the network: "
+            "its map does not fit the file. Leave those transforms out, or undo them first (Invertd)."
+        )
+    turned = values.permute(0, *(int(axis) + 1 for axis in order))
+    return torch.flip(turned, [axis + 1 for axis in range(axes) if signed[axis] < 0])
 
 
 def _write_nifti(path: Path, values: np.ndarray, image: MetaTensor) -> None:
-    affine = torch.as_tensor(image.meta.get("original_affine", image.affine))
     # the resized image's affine has other voxels; the file's own is what the map of the file's size needs
     volume = values.astype(np.float32)[..., None] if values.ndim == 2 else values.astype(np.float32)
-    picture = nib.Nifti1Image(volume, to_affine_nd(3, affine.cpu().numpy().astype(np.float64)))
+    picture = nib.Nifti1Image(volume, _source_affine(image))
     with atomic_path(path) as temporary:
         nib.save(picture, temporary)
 

@@ -56,7 +56,9 @@ def dataset(folder: Path, edit: Callable[[list[dict[str, Any]]], None] | None = 
     return AnomalyDataset(items, Compose(images))
 
 
-def evaluate(samples: AnomalyDataset, handlers: Sequence[Any], order: Sequence[int] = range(COUNT)) -> SupervisedEvaluator:
+def evaluate(
+    samples: AnomalyDataset, handlers: Sequence[Any], order: Sequence[int] = range(COUNT)
+) -> SupervisedEvaluator:
     """Run a real evaluation over the samples in some order."""
     evaluator = SupervisedEvaluator(
         device=torch.device("cpu"),

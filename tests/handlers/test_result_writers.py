@@ -51,7 +51,9 @@ def write_metrics(folder: Path, output: Path, edit: Any = None, **options: Any) 
 
 
 @pytest.mark.parametrize("order", [range(COUNT), [7, 2, 8, 0, 1, 6, 5, 3, 4]])
-def test_scores_read_back_equal_in_the_order_of_the_datalist(folder: Path, tmp_path: Path, order: Sequence[int]) -> None:
+def test_scores_read_back_equal_in_the_order_of_the_datalist(
+    folder: Path, tmp_path: Path, order: Sequence[int]
+) -> None:
     samples = dataset(folder)
     evaluate(samples, [ScoresWriter(tmp_path / "new", base_dir=folder)], order)
     rows = read_scores(tmp_path / "new")
@@ -132,7 +134,9 @@ def test_metrics_baselines_and_intervals(folder: Path, tmp_path: Path, capsys: p
         for metric, entry in content["baselines"][name].items():
             assert entry == {key: expected[metric][key] for key in ("value", "low", "high")}
         assert content["baselines"][name]["image_auroc"]["value"] == pytest.approx(roc_auc_score(targets, values))
-        assert content["baselines"][name]["image_ap"]["value"] == pytest.approx(average_precision_score(targets, values))
+        assert content["baselines"][name]["image_ap"]["value"] == pytest.approx(
+            average_precision_score(targets, values)
+        )
     printed = capsys.readouterr().out
     assert format_metrics(content) in printed
     assert "good_one (no learning)" in printed and "(oracle threshold)" in printed and "warning: look out" in printed

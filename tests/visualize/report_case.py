@@ -39,7 +39,7 @@ METRICS: dict[str, Any] = {
 
 
 def report_rows(count: int = 12, side: int = 24, seed: int = 0) -> list[dict[str, Any]]:
-    """Rows of a report: every third image anomalous, scores overlapping and one tie between the classes, noise pictures."""
+    """Rows of a report: every third image anomalous, scores overlapping, one tie between the classes."""
     draw = np.random.default_rng(seed)
     rows = []
     for i in range(count):

@@ -77,7 +77,14 @@ def test_what_comes_from_outside_is_text() -> None:
         row |= {"file": EVIL, "patient": EVIL}
     scores = {EVIL: [float(i) for i in range(len(rows))]}
     text = render_report(
-        metrics, rows, "T" + EVIL, dataset=EVIL, date=EVIL, baseline_scores=scores, value_range=(0, 1), value_range_note=EVIL
+        metrics,
+        rows,
+        "T" + EVIL,
+        dataset=EVIL,
+        date=EVIL,
+        baseline_scores=scores,
+        value_range=(0, 1),
+        value_range_note=EVIL,
     )
     parsed = Page(text)
     assert "<script>alert" not in text
@@ -180,7 +187,9 @@ def test_cards_tell_file_patient_score_and_missing_pictures() -> None:
     positions = [int(given["data-position"]) for tag, given in parsed.elements if tag == "article"]
     assert positions == sorted(range(12), key=lambda i: (-rows[i]["score"], i))
     assert parsed.having("span", class_="score") == [f"{rows[i]['score']:.4g}" for i in positions]
-    assert [given["data-file"] for tag, given in parsed.elements if tag == "article"] == [rows[i]["file"] for i in positions]
+    assert [given["data-file"] for tag, given in parsed.elements if tag == "article"] == [
+        rows[i]["file"] for i in positions
+    ]
     folders = parsed.having("span", class_="folder")
     assert sorted(folders)[:11] == ["images/"] * 11
     assert max(map(len, folders)) <= 42 and any(text.startswith("…") and text.endswith("any/more/") for text in folders)

@@ -72,7 +72,7 @@ def test_long_curves_are_thinned_but_keep_their_ends() -> None:
 
 @pytest.mark.parametrize("plot", [plot_roc, plot_pr])
 def test_names_are_shown_as_they_are(plot) -> None:  # type: ignore[no-untyped-def]
-    names = ["$x_1$ <b>&\"", "_hidden"]
+    names = ['$x_1$ <b>&"', "_hidden"]
     svg = plot(dict.fromkeys(names, SCORES.tolist()), TARGETS.tolist())
     root = ElementTree.fromstring(svg)
     texts = {"".join(node.itertext()).strip() for node in root.iter("text")}

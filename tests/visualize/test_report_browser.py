@@ -187,7 +187,9 @@ def test_sorting(opened: Any, order: str) -> None:
     assert sorted(shown) == list(range(COUNT))
     if order == "file":
         cards = opened.find_elements("css selector", ".card")
-        assert [card.get_attribute("data-file") for card in cards][1:] == sorted(r["file"] for r in table if r is not table[3])
+        assert [card.get_attribute("data-file") for card in cards][1:] == sorted(
+            r["file"] for r in table if r is not table[3]
+        )
     else:
         keys = [ORDERS[order](table[i], threshold) for i in shown]
         assert keys == sorted(keys)
@@ -232,11 +234,14 @@ def test_nothing_sticks_out(opened: Any, width: int, scheme: str) -> None:
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
     try:
-        root = opened.execute_script("const r = document.documentElement; return [r.scrollWidth, r.clientWidth, innerWidth]")
+        root = opened.execute_script(
+            "const r = document.documentElement; return [r.scrollWidth, r.clientWidth, innerWidth]"
+        )
         assert root[0] <= root[1] and root[2] == width
         script = """const inside = (node) => node.closest('.scroll, dialog, .skip, svg');
-            return [...document.querySelectorAll('body *')].filter((node) => !inside(node) && node.getBoundingClientRect().width
-            && node.getBoundingClientRect().right > document.documentElement.clientWidth + 1).map((node) => node.className)"""
+            const out = (box) => box.width && box.right > document.documentElement.clientWidth + 1;
+            return [...document.querySelectorAll('body *')]
+                .filter((node) => !inside(node) && out(node.getBoundingClientRect())).map((node) => node.className)"""
         assert opened.execute_script(script) == []
         color = "return getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)"
         assert (max(opened.execute_script(color)) < 60) == (scheme == "dark")

@@ -67,7 +67,10 @@ def sentences(auroc: float, **high: float) -> list[dict[str, str]]:
 def test_a_baseline_that_is_no_worse_raises_an_alarm(auroc: float, verdict: str) -> None:
     (sentence,) = sentences(auroc)
     assert sentence["kind"] == "alarm"
-    assert sentence["text"].startswith("Image AUROC: the trivial baseline “mean intensity”") and verdict in sentence["text"]
+    assert (
+        sentence["text"].startswith("Image AUROC: the trivial baseline “mean intensity”")
+        and verdict in sentence["text"]
+    )
 
 
 def test_a_worse_baseline_is_named_with_whether_the_intervals_overlap() -> None:

@@ -207,7 +207,7 @@ def test_errors() -> None:
         ({"channels": (4, 4)}, r"four levels, got \(4, 4\)"),
         ({"feature_layer": "z"}, "'code'.* got 'z'"),
         ({"log_variance_limit": 0.0}, "positive or None, got 0.0"),
-        ({"memory_slots": 25, "shrink_threshold": 0.04}, "1/num_slots"),
+        ({"memory_slots": 25, "shrink_threshold": 1.0}, "shrink_threshold"),
     ):
         with pytest.raises(ValueError, match=message):
             DenseAutoencoder(hidden_channels=4, **arguments)  # type: ignore[arg-type]
