@@ -55,7 +55,9 @@ def test_train_evaluate_and_score_new_images(name: str, phantom: tuple[Path, lis
 
     run(name, ["train", "evaluate"], **data, **files, save_maps=True)
     metrics = json.loads((tmp_path / "run/metrics.json").read_text())
-    assert {"image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "pixel_best_dice", "pixel_pro"} == set(metrics["metrics"])
+    assert {"image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "pixel_best_dice", "pixel_pro"} == set(
+        metrics["metrics"]
+    )
     assert metrics["metrics"]["pixel_best_dice"]["oracle"]
     assert {"sharpness", "nearest_training_image", "pca_reconstruction"} <= set(metrics["baselines"])
     report = (tmp_path / "run/report.html").read_text()
@@ -81,7 +83,9 @@ def test_train_evaluate_and_score_new_images(name: str, phantom: tuple[Path, lis
 def test_bundle_verifies(name: str) -> None:
     results = verify_bundle(BUNDLES / name)
     assert {"lint", "metadata", "net_in_out", "train", "inference", "torchscript", "load"} <= {r.name for r in results}
-    assert all(result.status == "pass" for result in results), "\n".join(f"{result.name}: {result.message}" for result in results)
+    assert all(result.status == "pass" for result in results), "\n".join(
+        f"{result.name}: {result.message}" for result in results
+    )
 
 
 def test_shipped_weights_score_the_sample_at_once(tmp_path: Path) -> None:

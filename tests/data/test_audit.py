@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 import os
@@ -16,65 +15,19 @@ import numpy as np
 import pytest
 import torch
 import torch.multiprocessing as mp
+from audit_case import Sections, codes, mask, picture, save
 from PIL import Image
-from scipy.ndimage import gaussian_filter, zoom
+from scipy.ndimage import zoom
 
 from monai_anomaly.data import audit as audit_module
 from monai_anomaly.data.audit import AuditError, DatalistAudit
 from monai_anomaly.data.datalist import load_datalist
 
-Sections = dict[str, list[dict[str, Any]]]
-
-
-def _picture(seed: int) -> np.ndarray:
-    noise = gaussian_filter(np.random.default_rng(seed).normal(size=(48, 48)), 2)
-    return (128 + 90 * noise / np.abs(noise).max()).astype(np.uint8)
-
-
-def _save(folder: Path, name: str, values: np.ndarray) -> str:
-    Image.fromarray(values).save(folder / name)
-    return name
-
-
-def _mask(on: bool, size: int = 48) -> np.ndarray:
-    values = np.zeros((size, size), np.uint8)
-    values[10:20, 10:20] = 255 * on
-    return values
-
-
-@pytest.fixture()
-def sections(tmp_path: Path) -> Sections:
-    """A small clean data set."""
-    made: Sections = {"training": [], "unlabeled": [], "validation": [], "testing": []}
-    for number in range(14):
-        section = ("training", "validation", "testing", "unlabeled")[0 if number < 6 else 1 + number % 3]
-        name = _save(tmp_path, f"{number}.png", _picture(number))
-        item: dict[str, Any] = {"image": name, "patient": f"p{number}"}
-        if section in ("validation", "testing"):
-            item["target"] = len(made[section]) % 2
-            if item["target"]:
-                item["label"] = _save(tmp_path, f"{number}_mask.png", _mask(True))
-        made[section].append(item)
-    return made
-
-
-@pytest.fixture()
-def audit(tmp_path: Path, sections: Sections) -> Callable[..., dict[str, Any]]:
-    def inspect(**arguments: Any) -> dict[str, Any]:
-        (tmp_path / "datalist.json").write_text(json.dumps(sections))
-        return DatalistAudit(tmp_path / "datalist.json", progress=False, num_workers=2, **arguments).inspect()
-
-    return inspect
-
-
-def _codes(findings: list[dict[str, str]]) -> set[str]:
-    return {found["code"] for found in findings}
-
 
 def test_clean_data(audit: Callable[..., dict[str, Any]], sections: Sections) -> None:
     result = audit()
     assert result["errors"] == []
-    assert _codes(result["warnings"]) <= {"small_test_set", "trivial_baseline"}
+    assert codes(result["warnings"]) <= {"small_test_set", "trivial_baseline"}
     numbers = {"images": 6, "healthy": 6, "anomalous": 0, "unknown": 0, "patients": 6}
     assert result["counts"]["training"] == numbers
     assert result["counts"]["unlabeled"]["unknown"] == len(sections["unlabeled"])
@@ -131,7 +84,7 @@ def _damaged(s: Sections, folder: Path) -> None:
 
 
 def _nan(s: Sections, folder: Path) -> None:
-    values = _picture(0).astype(np.float32)
+    values = picture(0).astype(np.float32)
     values[3, 3] = np.nan
     nib.save(nib.Nifti1Image(values, np.eye(4)), folder / "nan.nii.gz")
     s["training"][0]["image"] = "nan.nii.gz"
@@ -143,11 +96,11 @@ def _volume(s: Sections, folder: Path) -> None:
 
 
 def _color(s: Sections, folder: Path) -> None:
-    _save(folder, "0.png", np.stack([_picture(i) for i in range(3)], -1))
+    save(folder, "0.png", np.stack([picture(i) for i in range(3)], -1))
 
 
 def _misfit(s: Sections, folder: Path) -> None:
-    _save(folder, s["testing"][1]["label"], _mask(True, 40))
+    save(folder, s["testing"][1]["label"], mask(True, 40))
 
 
 def _missing_mask(s: Sections, folder: Path) -> None:
@@ -155,7 +108,7 @@ def _missing_mask(s: Sections, folder: Path) -> None:
 
 
 def _marked(s: Sections, folder: Path) -> None:
-    s["testing"][0]["label"] = _save(folder, "m.png", _mask(True))
+    s["testing"][0]["label"] = save(folder, "m.png", mask(True))
 
 
 def _anomalous(s: Sections, folder: Path) -> None:
@@ -224,7 +177,7 @@ def test_each_error(
 ) -> None:
     spoil(sections, tmp_path)
     result = audit()
-    assert _codes(result["errors"]) == {code}
+    assert codes(result["errors"]) == {code}
     (error,) = result["errors"]
     assert error["message"] and error["remedy"]
     assert code == "bad_item" or Path(error["file"]).name
@@ -232,8 +185,8 @@ def test_each_error(
 
 
 def test_demanded_shape(audit: Callable[..., dict[str, Any]]) -> None:
-    assert _codes(audit(in_channels=3)["errors"]) == {"wrong_channels"}
-    assert _codes(audit(spatial_dims=3)["errors"]) == {"invalid_image"}
+    assert codes(audit(in_channels=3)["errors"]) == {"wrong_channels"}
+    assert codes(audit(spatial_dims=3)["errors"]) == {"invalid_image"}
     assert audit(in_channels=1, spatial_dims=2)["errors"] == []
 
 
@@ -254,15 +207,15 @@ def test_every_error_is_listed_at_once(sections: Sections, tmp_path: Path) -> No
 
 
 def _constant(s: Sections, folder: Path) -> None:
-    _save(folder, "0.png", np.full((48, 48), 7, np.uint8))
+    save(folder, "0.png", np.full((48, 48), 7, np.uint8))
 
 
 def _sizes(s: Sections, folder: Path) -> None:
-    _save(folder, "0.png", _picture(0)[:40])
+    save(folder, "0.png", picture(0)[:40])
 
 
 def _empty_mask(s: Sections, folder: Path) -> None:
-    _save(folder, s["testing"][1]["label"], _mask(False))
+    save(folder, s["testing"][1]["label"], mask(False))
 
 
 def _healthy_validation(s: Sections, folder: Path) -> None:
@@ -274,14 +227,14 @@ def _copy_in_validation(s: Sections, folder: Path) -> None:
 
 
 def _changed_copy(s: Sections, folder: Path) -> None:
-    copy = zoom(_picture(0)[:, ::-1].astype(float), [1.05, 1], order=1)[1:49] * 0.7 + 20
-    _save(folder, s["testing"][0]["image"], copy.round().astype(np.uint8))
+    copy = zoom(picture(0)[:, ::-1].astype(float), [1.05, 1], order=1)[1:49] * 0.7 + 20
+    save(folder, s["testing"][0]["image"], copy.round().astype(np.uint8))
 
 
 def _confounded(s: Sections, folder: Path) -> None:
     for item in s["testing"]:
         if item["target"]:
-            _save(folder, item["image"], (np.asarray(Image.open(folder / item["image"])) * 0.3).astype(np.uint8))
+            save(folder, item["image"], (np.asarray(Image.open(folder / item["image"])) * 0.3).astype(np.uint8))
 
 
 WARNINGS = {
@@ -297,14 +250,14 @@ WARNINGS = {
 
 @pytest.mark.parametrize("code", WARNINGS)
 def test_each_warning(audit: Callable[..., dict[str, Any]], sections: Sections, tmp_path: Path, code: str) -> None:
-    unspoiled = _codes(audit()["warnings"]) - {"trivial_baseline"}
+    unspoiled = codes(audit()["warnings"]) - {"trivial_baseline"}
     assert unspoiled == {"small_test_set"}
     WARNINGS[code](sections, tmp_path)
     result = audit()
     assert result["errors"] == []
-    assert code in _codes(result["warnings"])
-    assert _codes(result["warnings"]) <= {code, "small_test_set", "trivial_baseline", "near_duplicates"}
-    assert ("near_duplicates" in _codes(result["warnings"])) is (code in ("near_duplicates", "exact_duplicate"))
+    assert code in codes(result["warnings"])
+    assert codes(result["warnings"]) <= {code, "small_test_set", "trivial_baseline", "near_duplicates"}
+    assert ("near_duplicates" in codes(result["warnings"])) is (code in ("near_duplicates", "exact_duplicate"))
 
 
 def test_near_duplicates_name_the_pair_and_the_share(
@@ -412,58 +365,3 @@ def test_all_ranks_go_on_or_stop_together(sections: Sections, tmp_path: Path) ->
     assert first["good"] == second["good"] and len(first["good"]) == 64
     assert first["bad"] == second["bad"] and "AuditError" in first["bad"] and "0.png" in first["bad"]
     assert "none.json does not exist" in first["none"] and "none.json does not exist" in second["none"]
-
-
-def _from_csv(index: Path, out: Path, choose: Callable[[dict[str, str]], str | None], patients: bool = True) -> Path:
-    made: Sections = {}
-    with open(index, newline="") as stream:
-        for number, row in enumerate(csv.DictReader(stream)):
-            section = choose(row)
-            if section:
-                item = {"image": row["image"], "patient": row["patient"] if patients else str(number)}
-                made.setdefault(section, []).append({**item, "target": int(row["label"])})
-    out.write_text(json.dumps(made))
-    return out
-
-
-_SPLITS = {"train_normal": "training", "val": "validation", "test": "testing"}
-
-
-def test_known_confounder_of_real_radiographs(shared_data: Path, tmp_path: Path) -> None:
-    """The values that stand beside the data set: intensity 0.61, contrast 0.35, sharpness 0.19, PCA error 0.73."""
-    folder = shared_data / "cxr"
-    datalist = _from_csv(
-        folder / "index.csv",
-        tmp_path / "d.json",
-        lambda row: _SPLITS.get(row["split"]) if row["source"] == "kermany" else None,
-    )
-    result = DatalistAudit(datalist, folder, progress=False).run()
-    auroc = {name: table["testing"]["image_auroc"] for name, table in result["baselines"].items()}
-    assert auroc["mean_intensity"] == pytest.approx(0.61, abs=0.01)
-    assert auroc["contrast"] == pytest.approx(0.35, abs=0.01)
-    assert auroc["sharpness"] == pytest.approx(0.19, abs=0.02)
-    assert auroc["pca_reconstruction"] == pytest.approx(0.73, abs=0.03)
-    assert _codes(result["warnings"]) == {"trivial_baseline"}
-
-
-def test_published_brain_split_is_flagged(shared_data: Path, tmp_path: Path) -> None:
-    """Every test image of the published split that has a copy in its training set, as far as both are here."""
-    folder = shared_data / "brain"
-    section = {"train": "training", "test": "testing"}
-
-    def choose(row: dict[str, str]) -> str | None:
-        return section.get(row["d2ue_split"]) if row["class"] == "notumor" or row["d2ue_split"] == "test" else None
-
-    datalist = _from_csv(folder / "brain_tumor_mri.csv", tmp_path / "d.json", choose, patients=False)
-    with open(folder / "brain_tumor_mri.csv", newline="") as stream:
-        rows = [row for row in csv.DictReader(stream) if choose(row)]
-    seen = {row["patient"] for row in rows if row["d2ue_split"] == "train"}
-    copied = {str(folder / row["image"]) for row in rows if row["d2ue_split"] == "test" and row["patient"] in seen}
-    result = DatalistAudit(datalist, folder, progress=False).inspect()
-    assert "exact_duplicate" in _codes(result["errors"])
-    (record,) = result["near_duplicates"]
-    flagged = {pair["file"] for pair in record["pairs"]}
-    assert len(copied) > 40
-    assert len(flagged & copied) > 0.9 * len(copied)
-    assert not flagged - copied
-    assert record["healthy_found"] > 0.5 * record["healthy"]

@@ -69,11 +69,17 @@ def test_torchscript() -> None:
     [
         ((0, 4), "positive, got 0 and 4"),
         ((4, 0), "positive, got 4 and 0"),
-        ((4, 4, 0.25), "0.25"),
+        ((4, 4, 1.0), "1.0"),
         ((4, 4, -0.1), "-0.1"),
-        ((500, 16), "0.0025"),
     ],
 )
 def test_errors(arguments: tuple[float, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         MemoryBlock(*arguments)  # type: ignore[arg-type]
+
+
+def test_a_code_that_loses_all_its_slots_becomes_zero() -> None:
+    # the original code shrinks 2000 slots by 0.0025, five times an even share
+    memory = MemoryBlock(2000, 16, 0.0025)
+    remembered, address = memory(torch.zeros(2, 16))
+    assert torch.equal(remembered, torch.zeros(2, 16)) and torch.equal(address, torch.zeros(2, 2000))

@@ -1,0 +1,89 @@
+# Copyright (c) monai_anomaly contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Make the picture of the README: test images of the embedded sample, their reconstructions and anomaly maps.
+
+Uses the weights that ship with the bundle ``d2ue_ae``. The images are those at fixed ranks of the score within each class, so
+that none is picked by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from monai.bundle import ConfigWorkflow
+
+from monai_anomaly.visualize import overlay_heatmap, to_gray
+from monai_anomaly.visualize.planes import display_planes
+
+ROOT = Path(__file__).resolve().parents[1]
+BUNDLE = ROOT / "bundles" / "d2ue_ae"
+RANKS = (0.1, 0.5, 0.9)  # of the images of a class, sorted by score: low, median, high
+INTENSITIES = (-1.0, 1.0)
+
+
+def score_sample(score: str) -> list[dict[str, Any]]:
+    """Every test image of the sample with its map, reconstruction and score."""
+    workflow = ConfigWorkflow(
+        config_file=[str(BUNDLE / "configs" / name) for name in ("train.json", "evaluate.json")],
+        workflow_type="train",
+        bundle_root=str(BUNDLE),
+        score=score,
+    )
+    workflow.initialize()
+    network_def = workflow.parser.get_parsed_content("network_def")
+    network_def.load_state_dict(torch.load(BUNDLE / "models" / "model.pt", weights_only=True))
+    inferer = workflow.parser.get_parsed_content("validate#inferer")
+    items = []
+    for sample in workflow.parser.get_parsed_content("validate#dataset"):
+        result = inferer(sample["image"][None], network_def.network)
+        items.append({"image": sample["image"], "target": sample["target"], **{k: v[0] for k, v in result.items()}})
+    return items
+
+
+def draw(items: list[dict[str, Any]], path: Path) -> None:
+    """One column an image; rows: input, reconstruction, anomaly map."""
+    chosen = []
+    for target, name in ((0, "healthy"), (1, "anomalous")):
+        ranked = sorted((item for item in items if item["target"] == target), key=lambda item: float(item["score"]))
+        chosen += [(name, ranked[int(rank * (len(ranked) - 1))]) for rank in RANKS]
+    values = np.concatenate([item["anomaly_map"].numpy().ravel() for item in items])
+    span = (float(np.quantile(values, 0.005)), float(np.quantile(values, 0.995)))
+    figure = Figure(figsize=(10, 5.4), dpi=110, facecolor="white")
+    for column, (name, item) in enumerate(chosen):
+        planes = display_planes({key: item[key] for key in ("image", "reconstruction", "anomaly_map")})
+        pictures = (
+            to_gray(planes["image"], INTENSITIES),
+            to_gray(planes["reconstruction"], INTENSITIES),
+            overlay_heatmap(planes["image"], planes["anomaly_map"], None, span, INTENSITIES),
+        )
+        for row, (picture, label) in enumerate(zip(pictures, ("input", "reconstruction", "anomaly map"), strict=True)):
+            axes = figure.add_subplot(3, len(chosen), 1 + row * len(chosen) + column)
+            axes.imshow(picture, interpolation="bicubic")
+            axes.set_xticks([])
+            axes.set_yticks([])
+            if row == 0:
+                axes.set_title(f"{name}\nscore {float(item['score']):.2g}", fontsize=10)
+            if column == 0:
+                axes.set_ylabel(label, fontsize=10)
+    figure.subplots_adjust(left=0.04, right=0.99, top=0.9, bottom=0.01, wspace=0.04, hspace=0.04)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+
+
+def main() -> None:
+    """Write the picture."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "images" / "heatmaps.png")
+    parser.add_argument("--score", default="ens", help="ens, unc or dsu (default: %(default)s)")
+    options = parser.parse_args()
+    draw(score_sample(options.score), options.output)
+    print(options.output)
+
+
+if __name__ == "__main__":
+    main()
