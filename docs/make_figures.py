@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Make the picture of the README: test images of the embedded sample, their reconstructions and anomaly maps.
 
-Uses the weights that ship with the bundle ``d2ue_ae``. The images are those at fixed ranks of the score within each class, so
-that none is picked by hand.
+Uses the weights that ship with the bundle ``d2ue_ae``. The images are those at fixed ranks of the score within each
+class, so that none is picked by hand.
 """
 
 from __future__ import annotations

@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from ..utils import Keys
-from .datalist import FILE_KEYS, SECTIONS, Item, PathLike, _check_extra_fields, _prepare, _problem, read_datalist
+from .datalist import (
+    FILE_KEYS,
+    SECTIONS,
+    Item,
+    PathLike,
+    check_extra_fields,
+    item_problem,
+    prepare_item,
+    read_datalist,
+)
 from .image_digest import ImageDigest, ItemDigest
 
 Finding = dict[str, str]
@@ -86,9 +95,9 @@ def read_items(
             text = f"section {name!r} of datalist {path} is missing, empty or no list"
             errors.append(finding("bad_section", text, "add its items, or do not ask for this section", str(path)))
             continue
-        problems = [_problem(entry, name, require_target=True) for entry in raw]
+        problems = [item_problem(entry, name, require_target=True) for entry in raw]
         errors += [_item_error(f"{name}[{i}]", raw[i], text) for i, text in enumerate(problems) if text]
-        prepared = [_prepare(entry, name, base) for entry, text in zip(raw, problems, strict=True) if not text]
+        prepared = [prepare_item(entry, name, base) for entry, text in zip(raw, problems, strict=True) if not text]
         items += [AuditItem(name, item) for item in prepared]
         errors += _mixed_fields(prepared, path)
     return items, errors
@@ -126,7 +135,7 @@ def _item_error(where: str, raw: Any, text: str) -> Finding:
 
 def _mixed_fields(items: Sequence[Item], path: Path) -> list[Finding]:
     try:
-        _check_extra_fields(items, path)
+        check_extra_fields(items, path)
     except ValueError as error:
         message, _, remedy = str(error).rpartition(": ")
         return [finding("mixed_fields", message, remedy, str(path))]

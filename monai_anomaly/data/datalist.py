@@ -86,11 +86,11 @@ def load_datalist(
         problems = _problems(raw, name, require_target)
         if problems:
             raise ValueError(_report(path, problems))
-        items.extend(_prepare(item, name, base) for item in raw)
+        items.extend(prepare_item(item, name, base) for item in raw)
     if limit is not None and limit < len(items):
         items = [items[i * len(items) // limit] for i in range(limit)]
     _complete_targets(items)
-    _check_extra_fields(items, path)
+    check_extra_fields(items, path)
     return items
 
 
@@ -215,11 +215,12 @@ def _section(content: Mapping[str, Any], name: str, path: Path) -> list[Any]:
 
 def _problems(items: Sequence[Any], section: str, require_target: bool) -> list[str]:
     """Return what is wrong with the items of one section, each in one line with its remedy."""
-    found = (_problem(item, section, require_target) for item in items)
+    found = (item_problem(item, section, require_target) for item in items)
     return [f"{section}[{index}]: {text}" for index, text in enumerate(found) if text]
 
 
-def _problem(item: Any, section: str, require_target: bool) -> str:
+def item_problem(item: Any, section: str, require_target: bool) -> str:
+    """What is wrong with the form of an item and how to mend it; empty when nothing is."""
     if not isinstance(item, Mapping):
         return f"item is {item!r}; write an object like {{'image': 'file.png', 'target': 0}}"
     image = item.get(Keys.IMAGE)
@@ -252,7 +253,8 @@ def _report(path: Path, problems: Sequence[str]) -> str:
     return f"datalist {path} has {len(problems)} problem(s):\n  " + "\n  ".join(lines)
 
 
-def _prepare(raw: Mapping[str, Any], section: str, base: Path) -> Item:
+def prepare_item(raw: Mapping[str, Any], section: str, base: Path) -> Item:
+    """An item as methods get it: paths absolute, empty fields dropped, target and patient filled in."""
     item = {key: value for key, value in raw.items() if key not in FILE_KEYS or value}
     if section == UNLABELED:
         item.pop(Keys.TARGET, None)
@@ -277,7 +279,7 @@ def _complete_targets(items: Sequence[Item]) -> None:
             item.setdefault(Keys.TARGET, UNKNOWN_TARGET)
 
 
-def _check_extra_fields(items: Sequence[Item], path: Path) -> None:
+def check_extra_fields(items: Sequence[Item], path: Path) -> None:
     """Refuse a field that only some items have: the batch could not be built, and would say so much less clearly."""
     extra = {key for item in items for key in item if key not in _PLAIN_KEYS}
     for key in sorted(extra):

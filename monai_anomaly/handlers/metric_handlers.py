@@ -110,7 +110,7 @@ class AnomalyMetrics:
     def __call__(self, engine: Engine) -> None:
         """Add the images of one iteration."""
         items = _items(engine.state.output)
-        scored = [item for item in items if _has(item, Keys.SCORE, Keys.TARGET)]
+        scored = [item for item in items if _has(item, Keys.SCORE, Keys.TARGET) and int(item[Keys.TARGET]) in (0, 1)]
         if scored:
             self.images.update(_column(scored, Keys.SCORE), _column(scored, Keys.TARGET), *_owners(scored))
         mapped = [item for item in items if self.pixel and _has(item, Keys.MAP, Keys.LABEL)]

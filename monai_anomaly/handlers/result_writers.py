@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 
 from ..functional.bootstrap import bootstrap_scores
 from ..functional.curves import average_precision_from_counts, roc_auc_from_counts
@@ -25,10 +25,22 @@ _BASELINE_METRICS = {"image_auroc": roc_auc_from_counts, "image_ap": average_pre
 class ScoresWriter(ImageRows):
     """Writes ``scores.csv``: image, patient, target and score of every image, in the order of the datalist.
 
+    The file is there as soon as the last batch is scored: should a metric or the report fail, the scores are not lost.
+
     Args:
         output_dir: folder of the file, made if missing.
         base_dir: folder of the data set; files in it are named relative to it.
     """
+
+    def attach(self, engine: Engine) -> None:
+        """Register with an evaluator."""
+        engine.add_event_handler(Events.STARTED, self._forget)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._finish_after_last_batch)
+
+    def _finish_after_last_batch(self, engine: Engine) -> None:
+        if engine.state.iteration == engine.state.epoch_length:
+            self._finish(engine)
 
     def write(self, engine: Engine, rows: list[Row]) -> None:
         """Write the file, all or nothing."""

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from evaluation_case import COUNT, Blurrer, dataset, evaluate, infer, phantom
-from ignite.engine import Events
+from ignite.engine import Engine, Events
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from monai_anomaly.functional.bootstrap import bootstrap_scores
@@ -219,3 +219,19 @@ def test_one_writer_serves_several_evaluations(folder: Path, tmp_path: Path) -> 
     evaluate(samples, [writer])
     evaluate(samples, [writer], [1, 2])
     assert [row["patient"] for row in read_scores(tmp_path)] == ["testing_001", "testing_002"]
+
+
+class FailingMetric:
+    """A handler that dies when the scores are known but nothing else is."""
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.fail)
+
+    def fail(self, engine: Engine) -> None:
+        raise RuntimeError("no metric today")
+
+
+def test_scores_survive_a_later_failure(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="no metric today"):
+        evaluate(dataset(folder), [FailingMetric(), ScoresWriter(tmp_path)])
+    assert len((tmp_path / "scores.csv").read_text().splitlines()) == COUNT + 1
