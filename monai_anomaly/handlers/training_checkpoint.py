@@ -163,8 +163,9 @@ class TrainingCheckpoint:
 def _fingerprint(engine: Engine) -> str | None:
     """Hash of the names of the training images, in order; None where the data set does not tell."""
     dataset = getattr(getattr(engine, "data_loader", None), "dataset", None)
-    images = [item.get(Keys.IMAGE) for item in getattr(dataset, "data", None) or [] if isinstance(item, dict)]
-    if not images or not all(isinstance(image, (str, os.PathLike)) for image in images):
+    items = [item for item in getattr(dataset, "data", None) or [] if isinstance(item, dict)]
+    names = [Path(item[Keys.IMAGE]).name for item in items if isinstance(item.get(Keys.IMAGE), (str, os.PathLike))]
+    if not names:
         return None
     # names only: a data set may move between machines while a run waits
-    return hashlib.sha256("\n".join(Path(image).name for image in images).encode()).hexdigest()[:16]
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
