@@ -18,7 +18,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.dry_run:
         print("\n".join(command(step) for job in jobs for step in job["steps"]))
         return 0
-    failed = run_matrix(jobs)
+    failed = run_matrix(jobs, options.jobs)
     print(write_tables(matrix, options.output))
     return 1 if failed else 0
 
@@ -43,6 +43,7 @@ def main() -> int:
     run.add_argument("matrix", help="JSON file of the matrix")
     run.add_argument("--data", help="folder of the data sets that are not embedded")
     run.add_argument("--output", required=True, help="folder of the results")
+    run.add_argument("--jobs", type=int, default=1, help="jobs at a time, sharing the cores (default: %(default)s)")
     run.add_argument("--dry-run", action="store_true", help="print the equivalent bundle commands and do nothing")
     run.set_defaults(run=_run)
     table = commands.add_parser("table", help="write the tables of what is finished so far")

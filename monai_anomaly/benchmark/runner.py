@@ -6,10 +6,14 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
+import shlex
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +65,7 @@ def _plan_job(job: Job, bundle: Path, data: Mapping[str, str], folder: Path) -> 
 def command(step: Mapping[str, Any]) -> str:
     """The ``monai.bundle run`` command that does the same as a step."""
     configs = "[" + ",".join(f"'{config}'" for config in step["configs"]) + "]"
-    overrides = " ".join(f"--{key} {value!r}" for key, value in step["overrides"].items())
+    overrides = " ".join(f"--{key} {shlex.quote(str(value))}" for key, value in step["overrides"].items())
     return f'python -m monai.bundle run --config_file "{configs}" {overrides}'
 
 
@@ -98,26 +102,38 @@ def _fingerprint(step: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def run_matrix(jobs: list[dict[str, Any]], keep_going: bool = True) -> list[str]:
-    """Run jobs one after the other, each in a process of its own, and go on after a failure.
+def run_matrix(jobs: list[dict[str, Any]], parallel: int = 1) -> list[str]:
+    """Run jobs, each in a process of its own; a job that fails does not stop the others.
 
     Args:
         jobs: entries of :func:`plan`.
-        keep_going: go on when a job fails; otherwise stop there.
+        parallel: number of jobs at a time, which share the machine's cores; small networks want one core each.
 
     Returns:
         Folders of the jobs that failed; their ``log.txt`` says why.
+
+    Raises:
+        ValueError: when ``parallel`` is not positive.
     """
-    failed = []
-    for job in tqdm(jobs, desc="jobs", unit="job"):
-        folder = Path(job["folder"])
-        folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / _LOG, "a", encoding="utf-8") as log:
-            worker = [sys.executable, "-m", "monai_anomaly.benchmark", "job"]
-            process = subprocess.run(worker, input=json.dumps(job), text=True, stdout=log, stderr=log, check=False)
-        if process.returncode != 0:
-            failed.append(job["folder"])
-            logger.error("failed: %s, see %s", job["folder"], folder / _LOG)
-            if not keep_going:
-                break
+    if parallel < 1:
+        raise ValueError(f"parallel must be positive, got {parallel}.")
+    threads = max(1, (os.cpu_count() or 1) // parallel)
+    with ThreadPoolExecutor(parallel) as pool:
+        codes = list(tqdm(pool.map(partial(_run_apart, threads=threads), jobs), "jobs", len(jobs), unit="job"))
+    failed = [job["folder"] for job, code in zip(jobs, codes, strict=True) if code != 0]
+    for folder in failed:
+        logger.error("failed: %s, see %s", folder, Path(folder) / _LOG)
     return failed
+
+
+def _run_apart(job: Mapping[str, Any], threads: int) -> int:
+    """Run one job in a new process, which writes to the job's log, and return its exit code."""
+    folder = Path(job["folder"])
+    folder.mkdir(parents=True, exist_ok=True)
+    worker = [sys.executable, "-m", "monai_anomaly.benchmark", "job"]
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    with open(folder / _LOG, "a", encoding="utf-8") as log:
+        process = subprocess.run(
+            worker, input=json.dumps(job), text=True, stdout=log, stderr=log, env=environment, check=False
+        )
+    return process.returncode

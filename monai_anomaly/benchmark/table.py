@@ -133,7 +133,7 @@ def _markdown(matrix: Matrix, results: Mapping[str, Any]) -> list[str]:
         lines += [f"## {name}", ""]
         if counts:
             lines += [
-                f"{counts['images']} test images ({counts['anomalous']} anomalous) of {counts['patients']} patients; "
+                f"{counts['images']} test images of {counts['patients']} patients; {_prevalence(counts)}; "
                 f"{settings}; seeds {seeds}. In brackets: 95 % bootstrap interval over patients"
                 + (", in braces: lowest and highest seed." if len(result["seeds"]) > 1 else "."),
                 "",
@@ -143,6 +143,13 @@ def _markdown(matrix: Matrix, results: Mapping[str, Any]) -> list[str]:
         for metric, title in (_IMAGE | _PIXEL).items():
             lines += _metric_table(matrix, result, metric, title)
     return lines
+
+
+def _prevalence(counts: Mapping[str, Any]) -> str:
+    """What an AP has to be read against."""
+    text = f"{counts['prevalence']:.1%} of the images anomalous"
+    pixels = counts.get("pixel_prevalence")
+    return text if pixels is None else f"{text}, {pixels:.2%} of the annotated pixels"
 
 
 def _metric_table(matrix: Matrix, result: Mapping[str, Any], metric: str, title: str) -> list[str]:

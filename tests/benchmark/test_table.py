@@ -29,7 +29,7 @@ def write_run(folder: Path, scores: np.ndarray) -> None:
         writer.writerows((f"{i}.png", PATIENTS[i], TARGETS[i], scores[i]) for i in range(60))
     pixel = {"value": 0.25, "low": 0.2, "high": 0.3, "oracle": False}
     baseline = {"image_auroc": {"value": 0.19, "low": 0.1, "high": 0.3}}
-    counts = {"images": 60, "anomalous": 30, "patients": 30}
+    counts = {"images": 60, "prevalence": 0.5, "patients": 30, "pixel_prevalence": 0.01}
     content = {"metrics": {"pixel_ap": pixel}, "baselines": {"sharpness": baseline}, "counts": counts}
     (folder / "metrics.json").write_text(json.dumps(content))
 
@@ -73,5 +73,6 @@ def test_an_unfinished_cell_is_said_to_be_so(tmp_path: Path, results: dict[int, 
     assert (result["finished"], result["expected"]) == (3, 4)
     text = write_tables(MATRIX, tmp_path).read_text()
     assert "Unfinished: 3 of 4 evaluations." in text
+    assert "50.0% of the images anomalous, 1.00% of the annotated pixels" in text
     assert "| *sharpness (no learning)* | 0.190 [0.100, 0.300] | |" in text
     assert "| AE | " in text and " | – |" in text
