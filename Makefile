@@ -46,12 +46,10 @@ setup: $(VENV)/.installed-dev  ## make .venv with the package (editable) and all
 # --- what a newcomer runs ---------------------------------------------------------------------------------------------------
 
 demo: $(VENV)/.installed  ## train and evaluate a small ensemble on the embedded sample, write runs/demo
-	rm -rf "$(DEMO_DIR)"
 	cd bundles/$(DEMO_BUNDLE) && "$(BIN)/python" -m monai.bundle run --config_file configs/train.json \
 		--output_dir "$(call absolute,$(DEMO_DIR))" --max_epochs $(DEMO_EPOCHS)
 	cd bundles/$(DEMO_BUNDLE) && "$(BIN)/python" -m monai.bundle run --config_file "['configs/train.json','configs/evaluate.json']" \
 		--output_dir "$(call absolute,$(DEMO_DIR))"
-	@"$(BIN)/python" tools/print_metrics.py "$(call absolute,$(DEMO_DIR))/metrics.json"
 	@echo "Open $(DEMO_DIR)/report.html in a browser; the figures are in metrics.json and scores.csv beside it."
 
 test: $(VENV)/.installed-test  ## run the whole test suite (PYTEST_ARGS="-k cka" for a part of it)

@@ -13,6 +13,7 @@ from typing import Any
 from ..data import sample_dir
 from ..data.convert_csv import convert_csv
 
+_DATASET_KEYS = {"index", "where", "where_eval", "extra", "seeds", "overrides"}
 _KEYS = {"name", "datasets", "trainings", "evaluations", "rows"}
 
 
@@ -72,6 +73,11 @@ class Matrix:
         if set(content) != _KEYS:
             raise ValueError(f"{path} must have the keys {sorted(_KEYS)}, got {sorted(content)}.")
         matrix = Matrix(**content)
+        for name, source in matrix.datasets.items():
+            if set(source) - _DATASET_KEYS or "seeds" not in source:
+                raise ValueError(
+                    f"{path}: data set {name!r} needs seeds and may have {sorted(_DATASET_KEYS)}, got {sorted(source)}."
+                )
         for row in matrix.rows:
             for column, (training, evaluation) in row["cells"].items():
                 if training not in matrix.trainings or evaluation not in matrix.evaluations:

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow
 from tqdm import tqdm
 
 from ..utils import write_json
@@ -80,9 +80,10 @@ def run_steps(job: Mapping[str, Any]) -> None:
     """
     status_file = Path(job["folder"]) / _JOB
     status = json.loads(status_file.read_text(encoding="utf-8")) if status_file.is_file() else {}
+    fingerprint = ""
     for step in job["steps"]:
         key = step["overrides"]["output_dir"]
-        fingerprint = _fingerprint(step)
+        fingerprint = _fingerprint(step, fingerprint)  # what follows a changed training has changed too
         if status.get(key, {}).get("fingerprint") == fingerprint:
             continue
         start = time.monotonic()
@@ -94,9 +95,9 @@ def run_steps(job: Mapping[str, Any]) -> None:
         write_json(status_file, status)
 
 
-def _fingerprint(step: Mapping[str, Any]) -> str:
-    """Hash of what a step depends on: its configuration files, settings and datalist."""
-    digest = hashlib.sha256(json.dumps(step["overrides"], sort_keys=True).encode())
+def _fingerprint(step: Mapping[str, Any], before: str) -> str:
+    """Hash of what a step depends on: the step before, its configuration files, settings and datalist."""
+    digest = hashlib.sha256((before + json.dumps(step["overrides"], sort_keys=True)).encode())
     for path in [*step["configs"], step["overrides"]["datalist"]]:
         digest.update(Path(path).read_bytes())
     return digest.hexdigest()
@@ -117,6 +118,7 @@ def run_matrix(jobs: list[dict[str, Any]], parallel: int = 1) -> list[str]:
     """
     if parallel < 1:
         raise ValueError(f"parallel must be positive, got {parallel}.")
+    _audit_once(jobs)
     threads = max(1, (os.cpu_count() or 1) // parallel)
     with ThreadPoolExecutor(parallel) as pool:
         codes = list(tqdm(pool.map(partial(_run_apart, threads=threads), jobs), "jobs", len(jobs), unit="job"))
@@ -124,6 +126,16 @@ def run_matrix(jobs: list[dict[str, Any]], parallel: int = 1) -> list[str]:
     for folder in failed:
         logger.error("failed: %s, see %s", folder, Path(folder) / _LOG)
     return failed
+
+
+def _audit_once(jobs: list[dict[str, Any]]) -> None:
+    """Audit every data set now, as its jobs will ask for it, so that no two of them write the same file."""
+    first = {job["steps"][0]["overrides"]["audit_dir"]: job["steps"][0] for job in reversed(jobs) if job["steps"]}
+    for step in first.values():
+        parser = ConfigParser()
+        parser.read_config(step["configs"])
+        parser.update(step["overrides"])
+        parser.get_parsed_content("audit").run()
 
 
 def _run_apart(job: Mapping[str, Any], threads: int) -> int:

@@ -102,6 +102,7 @@ def _pixel_cells(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Cell]:
     cells = {}
     for name in _PIXEL:
         entries = [entry["metrics"][name] for entry in metrics if name in entry["metrics"]]
+        entries = [entry for entry in entries if entry["value"] is not None]
         if entries and len(entries) == len(metrics):
             mean = sum(entry["value"] for entry in entries) / len(entries)
             single = len(entries) == 1

@@ -66,6 +66,7 @@ class MetricsWriter(ImageRows):
         section: section of the datalist that is evaluated.
         num_draws: bootstrap draws for the baselines.
         audit_dir: folder of ``audit.json``; None: ``output_dir``.
+        checkpoint: file of the weights; the settings they were trained with stand beside it in ``training.json``.
     """
 
     def __init__(
@@ -76,8 +77,10 @@ class MetricsWriter(ImageRows):
         section: str = "testing",
         num_draws: int = 1000,
         audit_dir: str | os.PathLike[str] | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
     ) -> None:
         super().__init__(output_dir)
+        self.checkpoint = None if checkpoint is None else Path(checkpoint)
         self.audit_dir = self.output_dir if audit_dir is None else Path(audit_dir)
         self.method = method
         self.settings = dict(settings or {})
@@ -94,10 +97,18 @@ class MetricsWriter(ImageRows):
             "baselines": self._baselines(audit, rows),
             "counts": summary["counts"],
             "warnings": [warning["message"] for warning in audit.get("warnings", [])] + summary["warnings"],
-            "settings": self.settings | summary["settings"],
+            "settings": self._training() | self.settings | summary["settings"],
         }
         write_json(self.output_dir / "metrics.json", content)
         print(format_metrics(content))
+
+    def _training(self) -> dict[str, Any]:
+        """Settings of the training, not of this command, which cannot know them."""
+        if self.checkpoint is None:
+            return {}
+        path = self.checkpoint.with_name("training.json")
+        known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else "unknown"
+        return {"checkpoint": self.checkpoint.name, "training": known}
 
     def _baselines(self, audit: Mapping[str, Any], rows: list[Row]) -> dict[str, dict[str, Any]]:
         table = {}

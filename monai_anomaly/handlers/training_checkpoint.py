@@ -17,21 +17,22 @@ from ignite.engine import Engine, Events
 from torch import nn
 from torch.optim import Optimizer
 
-from ..utils import Keys, atomic_path, derive_seed, unwrap
+from ..networks.blocks.ensemble import NetworkEnsemble
+from ..utils import Keys, atomic_path, derive_seed, unwrap, write_json
 
 logger = logging.getLogger(__name__)
 
-CHECKPOINT, LAST, BEST = "checkpoint.pt", "model.pt", "model_best.pt"
+CHECKPOINT, LAST, BEST, SETTINGS = "checkpoint.pt", "model.pt", "model_best.pt", "training.json"
 
 
 class TrainingCheckpoint:
     """Saves a run while it goes, and goes on from there when the same command is started again.
 
     Writes into ``save_dir``: ``checkpoint.pt`` (network, optimizer, trainer; between epochs), ``model.pt`` (the
-    network at the end) and ``model_best.pt`` (the network with the best validation metric). Every file is replaced
-    whole, so a kill at any moment costs at most the epochs since the last checkpoint. PyTorch's random state is set
-    from (seed, epoch) before each epoch: repeated epochs draw what they drew before, and the resumed run ends where an
-    unbroken one would.
+    network at the end) with ``training.json`` (its settings), and ``model_best.pt`` (the network with the best
+    validation metric). Every file is replaced whole, so a kill at any moment costs at most the epochs since the last
+    checkpoint. PyTorch's random state is set from (seed, epoch) before each epoch: repeated epochs draw what they
+    drew before, and the resumed run ends where an unbroken one would.
 
     Args:
         save_dir: folder of the files, made if missing.
@@ -42,7 +43,10 @@ class TrainingCheckpoint:
         interval: epochs between two checkpoints, at least 1.
         min_seconds: seconds that must have passed since the last checkpoint, so that short epochs are not slowed down.
         evaluator: evaluator whose ``key_metric`` chooses the best network; None saves no best one.
-        key_metric: name of the metric, larger = better; an undefined value (NaN) never wins.
+        key_metric: name of the metric, larger = better; an undefined value (NaN) never wins, nor does an ensemble whose
+            members are not all trained.
+        resume: go on with the run that ``save_dir`` holds; False starts anew, as federated learning wants, where the
+            weights come from elsewhere.
 
     Raises:
         ValueError: when an argument is outside its range; at the start of a run, when ``save_dir`` holds a run with
@@ -60,6 +64,7 @@ class TrainingCheckpoint:
         min_seconds: float = 15.0,
         evaluator: Engine | None = None,
         key_metric: str = "image_auroc",
+        resume: bool = True,
     ) -> None:
         if interval < 1 or min_seconds < 0 or seed < 0:
             raise ValueError(
@@ -75,6 +80,9 @@ class TrainingCheckpoint:
         self.evaluator = evaluator
         self.key_metric = key_metric
         self.best = -math.inf
+        self.resume = resume
+        self._optimizer = _short_hash(_describe(optimizer))  # now: a schedule changes it while it runs
+        self._loaded = False
         self._last_save = time.monotonic()
 
     def attach(self, engine: Engine) -> None:
@@ -91,7 +99,9 @@ class TrainingCheckpoint:
         if engine.has_event_handler(self._save_if_due, Events.EPOCH_COMPLETED):
             engine.remove_event_handler(self._save_if_due, Events.EPOCH_COMPLETED)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._save_if_due)
-        self.load(engine)
+        if self.resume and not self._loaded:  # a second call of the same trainer goes on with what it has
+            self.load(engine)
+        self._loaded = True
 
     def load(self, engine: Engine) -> None:
         """Restore the run that ``save_dir`` holds, if it holds one."""
@@ -116,7 +126,13 @@ class TrainingCheckpoint:
         logger.info("resumed from %s after epoch %d", path, engine.state.epoch)
 
     def _all_settings(self, engine: Engine) -> dict[str, Any]:
-        return self.settings | {"epoch_length": engine.state.epoch_length, "training_data": _fingerprint(engine)}
+        return self.settings | {
+            "epoch_length": engine.state.epoch_length,
+            "training_data": _fingerprint(engine),
+            "network": _short_hash(_describe(unwrap(self.network))),
+            "loss": _short_hash(_describe(getattr(engine, "loss_function", None))),
+            "optimizer": self._optimizer,
+        }
 
     def _seed_epoch(self, engine: Engine) -> None:
         torch.manual_seed(derive_seed(self.seed, engine.state.epoch))
@@ -147,10 +163,13 @@ class TrainingCheckpoint:
     def _save_last(self, engine: Engine) -> None:
         self.save(engine)
         self._write(LAST, unwrap(self.network).state_dict())
+        if idist.get_rank() == 0:
+            epochs = {"total_epochs": engine.state.max_epochs}
+            write_json(self.save_dir / SETTINGS, self._all_settings(engine) | epochs)
 
     def _save_if_best(self, evaluator: Engine) -> None:
         value = float(evaluator.state.metrics.get(self.key_metric, math.nan))
-        if value > self.best:  # false for NaN
+        if value > self.best and _all_members_trained(self.network):  # the former is false for NaN
             self.best = value
             self._write(BEST, unwrap(self.network).state_dict())
 
@@ -161,11 +180,29 @@ class TrainingCheckpoint:
 
 
 def _fingerprint(engine: Engine) -> str | None:
-    """Hash of the names of the training images, in order; None where the data set does not tell."""
+    """Hash of the training images and their targets, in order; None where the data set does not tell."""
     dataset = getattr(getattr(engine, "data_loader", None), "dataset", None)
     items = [item for item in getattr(dataset, "data", None) or [] if isinstance(item, dict)]
-    names = [Path(item[Keys.IMAGE]).name for item in items if isinstance(item.get(Keys.IMAGE), (str, os.PathLike))]
-    if not names:
+    files = [
+        os.path.abspath(item[Keys.IMAGE]) for item in items if isinstance(item.get(Keys.IMAGE), (str, os.PathLike))
+    ]
+    if not files or len(files) < len(items):
         return None
-    # names only: a data set may move between machines while a run waits
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
+    # below their common folder, because a data set may move between machines while a run waits
+    root = os.path.commonpath([os.path.dirname(file) for file in files])
+    named = [f"{os.path.relpath(file, root)} {item.get(Keys.TARGET)}" for file, item in zip(files, items, strict=True)]
+    return _short_hash("\n".join(named))
+
+
+def _describe(part: Any) -> str:
+    """What a network, loss or optimizer is, the same in every process."""
+    return str(part) if isinstance(part, (nn.Module, Optimizer)) else getattr(part, "__qualname__", type(part).__name__)
+
+
+def _short_hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _all_members_trained(network: nn.Module) -> bool:
+    ensembles = [module for module in network.modules() if isinstance(module, NetworkEnsemble)]
+    return all(int(ensemble.num_active) == len(ensemble.members) for ensemble in ensembles)

@@ -28,6 +28,10 @@ class ReconstructionLoss(ReducedLoss):
         super().__init__(reduction)
         self.error = error
 
+    def extra_repr(self) -> str:
+        """What distinguishes two of these losses."""
+        return f"error={self.error.__name__}"
+
     def forward(self, prediction: AutoencoderOutput, target: Tensor) -> Tensor:
         """Loss of what an autoencoder returned against the image (B, C, *S)."""
         return self.reduce(self.error(prediction.reconstruction, target))

@@ -45,6 +45,10 @@ class RepulsionLoss(_Loss):
         self.similarity = similarity
         self.weight = weight
 
+    def extra_repr(self) -> str:
+        """What distinguishes two of these losses."""
+        return f"similarity={self.similarity.__name__}, weight={self.weight}"
+
     def forward(self, prediction: EnsembleOutput, target: Tensor) -> Tensor:
         """Loss of what an ensemble returned against the image (B, C, *S), a scalar."""
         loss = self.member_loss(prediction.member, target)

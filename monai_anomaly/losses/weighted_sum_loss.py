@@ -29,6 +29,10 @@ class WeightedSumLoss(_Loss):
         self.losses = nn.ModuleList(losses)
         self.weights = tuple(weights)
 
+    def extra_repr(self) -> str:
+        """What distinguishes two of these losses."""
+        return f"weights={self.weights}"
+
     def forward(self, prediction: Any, target: Tensor) -> Tensor:
         """Weighted sum, a scalar."""
         values = [weight * loss(prediction, target) for weight, loss in zip(self.weights, self.losses, strict=True)]

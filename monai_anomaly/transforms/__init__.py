@@ -3,7 +3,16 @@
 
 from __future__ import annotations
 
-from .labels import NOT_ANNOTATED, PrepareLabel, PrepareLabelD, PrepareLabeld, PrepareLabelDict
+from .labels import (
+    NOT_ANNOTATED,
+    PrepareLabel,
+    PrepareLabelD,
+    PrepareLabeld,
+    PrepareLabelDict,
+    ResizeLabelD,
+    ResizeLabeld,
+    ResizeLabelDict,
+)
 from .loading import LoadImageChecked, LoadImageCheckedD, LoadImageCheckedd, LoadImageCheckedDict
 from .postprocessing import ScoreMapD, ScoreMapd, ScoreMapDict
 from .saving import SaveImageMapD, SaveImageMapd, SaveImageMapDict, read_map, resize_to_source
@@ -23,6 +32,9 @@ __all__ = [
     "ScaleSourceRangeD",
     "ScaleSourceRangeDict",
     "ScaleSourceRanged",
+    "ResizeLabelD",
+    "ResizeLabelDict",
+    "ResizeLabeld",
     "SaveImageMapD",
     "SaveImageMapDict",
     "SaveImageMapd",

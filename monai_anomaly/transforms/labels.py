@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import MapTransform, Transform
+from monai.transforms import MapTransform, Resize, Transform
 from monai.utils import TransformBackends
 from nibabel.orientations import aff2axcodes
 
@@ -138,4 +138,32 @@ def _check_axes(image: torch.Tensor, mask: MetaTensor, path: str) -> None:
         )
 
 
+class ResizeLabeld(MapTransform):
+    """Resizes pixel labels by the nearest neighbor; one whose annotated pixels all get lost becomes "not annotated".
+
+    Such an image would otherwise count as normal in every pixel, though somebody has outlined a lesion in it.
+
+    Args:
+        keys: labels (1, *S) as :class:`PrepareLabeld` makes them.
+        spatial_size: size to bring them to.
+        allow_missing_keys: leave samples without the key as they are.
+    """
+
+    def __init__(
+        self, keys: KeysCollection, spatial_size: Sequence[int] | int, allow_missing_keys: bool = False
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.resize = Resize(spatial_size, mode="nearest-exact")
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Resize the labels of a sample."""
+        sample = dict(data)
+        for key in self.key_iterator(sample):
+            small = self.resize(sample[key])
+            lost = bool((sample[key] > 0).any()) and not bool((small > 0).any())
+            sample[key] = torch.full_like(small, NOT_ANNOTATED) if lost else small
+        return sample
+
+
 PrepareLabelD = PrepareLabelDict = PrepareLabeld
+ResizeLabelD = ResizeLabelDict = ResizeLabeld

@@ -44,6 +44,8 @@ def test_jobs_are_data_sets_times_seeds_times_trainings(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"extra": 1}, "must have the keys"),
+        ({"datasets": {"sample": {"seeds": [0], "where-eval": {}}}}, "where-eval"),
+        ({"datasets": {"sample": {}}}, "needs seeds"),
         ({"rows": [{"label": "AE", "cells": {"plain": ["missing", "rec"]}}]}, "names nothing: missing"),
         ({"rows": [{"label": "AE", "cells": {"plain": ["plain", "missing"]}}]}, "names nothing: plain, missing"),
     ],

@@ -28,7 +28,7 @@ def test_committed_bundle_is_what_the_recipe_gives(name: str) -> None:
     present = {str(path.relative_to(committed)) for path in committed.rglob("*") if path.is_file()}
     run_outputs = ("runs/", "eval/")
     extra = {path for path in present - set(expected) if not path.startswith(run_outputs)}
-    assert extra <= {"models/.gitkeep", "models/model.pt"}
+    assert extra <= {"models/.gitkeep", "models/model.pt", "models/training.json"}
 
 
 def test_every_committed_bundle_has_a_recipe() -> None:

@@ -281,3 +281,21 @@ def test_wrong_arguments(arguments: dict[str, Any], tmp_path: Path) -> None:
     network = nn.Linear(1, 1)
     with pytest.raises(ValueError, match="at least"):
         TrainingCheckpoint(tmp_path, network, torch.optim.SGD(network.parameters()), **arguments)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"similarity": manhattan_similarity},
+        {"weight": 0.5},
+    ],
+)
+def test_what_is_trained_is_part_of_the_settings(changes: dict[str, Any]) -> None:
+    assert _describe(RepulsionLoss(ReconstructionLoss(), **changes)) != _describe(RepulsionLoss(ReconstructionLoss()))
+    member = {"spatial_size": 16, "hidden_channels": 4}
+    network = DenseAutoencoder(**member)
+    assert _describe(network) == _describe(DenseAutoencoder(**member))
+    assert _describe(network) != _describe(DenseAutoencoder(**member, feature_layer="bottleneck"))
+    assert _describe(DenseAutoencoder(**member, memory_slots=4)) != _describe(
+        DenseAutoencoder(**member, memory_slots=4, shrink_threshold=0.1)
+    )

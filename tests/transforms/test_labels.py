@@ -12,7 +12,7 @@ import torch
 from monai.data import MetaTensor
 from PIL import Image
 
-from monai_anomaly.transforms import LoadImageChecked, PrepareLabel, PrepareLabeld
+from monai_anomaly.transforms import LoadImageChecked, PrepareLabel, PrepareLabeld, ResizeLabeld
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (9, 6), dtype=np.uint8)
 AFFINE = np.diag([-1.0, 2.0, 3.0, 1.0])
@@ -102,3 +102,12 @@ def test_dictionary_version_makes_the_key(tmp_path: Path) -> None:
     data = {"x": image, "t": 0}
     result = PrepareLabeld("mask", image_key="x", target_key="t")(data)
     assert torch.equal(result["mask"].as_tensor(), torch.zeros(1, 4, 4)) and "mask" not in data
+
+
+def test_a_lesion_that_resizing_loses_is_not_annotated_rather_than_normal() -> None:
+    labels = {"tiny": torch.zeros(1, 64, 64), "large": torch.zeros(1, 64, 64), "none": torch.zeros(1, 64, 64)}
+    labels["tiny"][:, 10, 10] = 1  # nearest-exact to 8 x 8 reads the centers of blocks of 8
+    labels["large"][:, 16:48, 16:48] = 1
+    small = ResizeLabeld(list(labels), (8, 8))(labels)
+    assert (small["tiny"] == NOT_ANNOTATED).all()
+    assert small["large"].sum() == 16 and small["none"].sum() == 0 and small["none"].shape == (1, 8, 8)

@@ -39,6 +39,10 @@ class MemoryBlock(nn.Module):
         self.slots = nn.Parameter(torch.empty(num_slots, channels))
         nn.init.uniform_(self.slots, -(channels**-0.5), channels**-0.5)
 
+    def extra_repr(self) -> str:
+        """What distinguishes two of these blocks."""
+        return f"slots={tuple(self.slots.shape)}, shrink_threshold={self.shrink_threshold}"
+
     def forward(self, code: Tensor) -> tuple[Tensor, Tensor]:
         """Look a code up.
 

@@ -119,6 +119,10 @@ class DenseAutoencoder(nn.Module):
         if spatial_dims == 2:  # the layout that convolutions of few channels run fastest in; values stay the same
             self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's overloads
 
+    def extra_repr(self) -> str:
+        """What distinguishes two of these networks beside their layers."""
+        return f"feature_layer={FEATURE_LAYERS[self.feature_index]}, log_variance_limit={self.log_variance_limit}"
+
     def forward(self, image: Tensor) -> AutoencoderOutput:
         """Reconstruct images.
 
