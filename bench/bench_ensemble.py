@@ -30,7 +30,7 @@ def median_seconds(function: Callable[[], object], repeats: int) -> float:
 
 
 def score_ratios(ensemble: NetworkEnsemble, images: torch.Tensor, repeats: int) -> dict[str, float]:
-    """Cost of the dual-space uncertainty against the bare passes it needs and against a loop over images and members."""
+    """Cost of the dual-space uncertainty against its bare passes and against a loop over images and members."""
     ensemble.eval()
 
     def bare(batch: torch.Tensor) -> None:

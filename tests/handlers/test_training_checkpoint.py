@@ -22,9 +22,12 @@ from torch.utils.data import DataLoader
 
 from monai_anomaly.data import AnomalyDataset, EpochSampler
 from monai_anomaly.engines import EnsembleTrainer, prepare_image_batch
+from monai_anomaly.functional import manhattan_similarity
 from monai_anomaly.handlers import TrainingCheckpoint
+from monai_anomaly.handlers.training_checkpoint import _describe
 from monai_anomaly.losses import ReconstructionLoss, RepulsionLoss
 from monai_anomaly.networks.blocks import AutoencoderOutput, NetworkEnsemble
+from monai_anomaly.networks.nets import DenseAutoencoder
 
 Models = dict[str, dict[str, Tensor]]
 

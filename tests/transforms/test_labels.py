@@ -12,7 +12,7 @@ import torch
 from monai.data import MetaTensor
 from PIL import Image
 
-from monai_anomaly.transforms import LoadImageChecked, PrepareLabel, PrepareLabeld, ResizeLabeld
+from monai_anomaly.transforms import NOT_ANNOTATED, LoadImageChecked, PrepareLabel, PrepareLabeld, ResizeLabeld
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (9, 6), dtype=np.uint8)
 AFFINE = np.diag([-1.0, 2.0, 3.0, 1.0])
