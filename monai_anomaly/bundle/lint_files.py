@@ -75,12 +75,23 @@ KNOWN_NAMES = frozenset({"LICENSE", "NOTICE", ".gitkeep", ".gitignore", ".gitatt
 LARGE_FILES = ("large_files.yml", "large_files.yaml", "large_files.json")
 MAX_BYTES = 25 * 2**20
 PERSONAL_PATH = re.compile(r"(/home/[\w.-]+|/Users/[\w.-]+|/root/|\b[A-Za-z]:\\+Users\\+[\w.-]+)")
+_OUTPUT_SUFFIXES = (".pt", ".json", ".csv", ".html", ".png", ".gz")
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 
 
 def _entries(root: Path) -> list[Path]:
-    """All files and links of a bundle in a fixed order; a link is not followed."""
-    return sorted(path for path in root.rglob("*") if path.is_symlink() or not path.is_dir())
+    """All files and links of a bundle in a fixed order; a link is not followed, outputs of its runs are left out."""
+    return sorted(
+        path
+        for path in root.rglob("*")
+        if path.is_symlink() or not (path.is_dir() or _is_run_output(path.relative_to(root)))
+    )
+
+
+def _is_run_output(path: Path) -> bool:
+    """Whether training or evaluation wrote a file into the bundle's own folder; code is never taken for an output."""
+    written = path.suffix in _OUTPUT_SUFFIXES or path.name.startswith("events.out.tfevents")
+    return path.parts[0] in ("runs", "eval") and written
 
 
 def lint_files(root: Path) -> Iterator[Finding]:

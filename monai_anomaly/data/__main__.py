@@ -126,6 +126,8 @@ def _run_convert_folder(options: argparse.Namespace) -> None:
         options.base_dir,
     )
     _report(options.output, counts, options.base_dir or options.root)
+    if options.patient_pattern is None:
+        print("each file counts as a patient of its own: where a patient has several images, give --patient-pattern")
 
 
 def _add_validate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

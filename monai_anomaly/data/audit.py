@@ -24,12 +24,13 @@ from .image_digest import digest_items
 AUDIT_VERSION = 1
 AUDIT_FILE = "audit.json"
 _MOST_THREADS = 8
+_MOST_LISTED = 50
 
 logger = logging.getLogger(__name__)
 
 
 class AuditError(ValueError):
-    """The data cannot be used; the text lists every error with its file and remedy.
+    """The data cannot be used; the text lists the errors, each with its file and remedy.
 
     Args:
         datalist: the file audited.
@@ -37,8 +38,10 @@ class AuditError(ValueError):
     """
 
     def __init__(self, datalist: str, errors: Sequence[Finding]) -> None:
-        lines = "\n".join(f"  [{e['code']}] {e['message']}: {e['remedy']}" for e in errors)
-        super().__init__(f"audit of {datalist} found {len(errors)} error(s):\n{lines}")
+        lines = [f"  [{e['code']}] {e['message']}: {e['remedy']}" for e in errors[:_MOST_LISTED]]
+        if len(errors) > _MOST_LISTED:
+            lines.append(f"  ... and {len(errors) - _MOST_LISTED} more, all in {AUDIT_FILE}")
+        super().__init__("\n".join([f"audit of {datalist} found {len(errors)} error(s):", *lines]))
         self.datalist = datalist
         self.errors = list(errors)
 

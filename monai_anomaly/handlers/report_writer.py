@@ -133,7 +133,7 @@ class ReportWriter(ImageRows):
                 for i, row in enumerate(rows)
             ],
             self.title,
-            dataset=self.dataset or (Path(audit["datalist"]).parent.name if "datalist" in audit else None),
+            dataset=self.dataset or (Path(audit["datalist"]).resolve().parent.name if "datalist" in audit else None),
             baseline_scores={name: values for name, values in scores.items() if None not in values},
             value_range=self._value_range,
             value_range_note="0.5th to 99.5th percentile of all maps; one color scale for all images",

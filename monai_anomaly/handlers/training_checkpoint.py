@@ -123,7 +123,12 @@ class TrainingCheckpoint:
         self.optimizer.load_state_dict(stored["optimizer"])
         engine.load_state_dict(stored["trainer"])
         self.best = stored["best"]
-        logger.info("resumed from %s after epoch %d", path, engine.state.epoch)
+        if engine.state.epoch == engine.state.max_epochs:
+            logger.info(
+                "%s is complete (%d epochs): evaluate it, or choose another output_dir", path, engine.state.epoch
+            )
+        else:
+            logger.info("resumed from %s after epoch %d", path, engine.state.epoch)
 
     def _all_settings(self, engine: Engine) -> dict[str, Any]:
         return self.settings | {

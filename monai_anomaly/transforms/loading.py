@@ -77,6 +77,7 @@ class LoadImageChecked(Transform):
         raise ValueError(
             f"image {path} has {axes} spatial axes {tuple(image.shape[1:])}, but spatial_dims={self.spatial_dims}: "
             + ("save its slices as separate images, or set spatial_dims to 3" if axes == 3 else "set spatial_dims to 2")
+            + f" (in a bundle: {'three' if axes == 3 else 'two'} axes in --spatial_size)"
         )
 
     def _check_channels(self, image: torch.Tensor, path: str) -> None:

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from monai_anomaly import handlers
+from monai_anomaly.bundle.build import recipe_names
 from monai_anomaly.data.phantom import make_phantom
 
 pytestmark = pytest.mark.slow
@@ -116,9 +116,6 @@ def _evaluate(folder: Path, processes: int) -> tuple[dict[str, Any], list[str]]:
     return metrics, sorted((output / "scores.csv").read_text(encoding="utf-8").splitlines())
 
 
-@pytest.mark.skipif(
-    not hasattr(handlers, "MetricsWriter"), reason="the handlers that write metrics.json are not there yet"
-)
 def test_one_and_two_processes_evaluate_alike(trained: Path) -> None:
     alone, scores_alone = _evaluate(trained, 1)
     together, scores_together = _evaluate(trained, 2)
@@ -128,3 +125,26 @@ def test_one_and_two_processes_evaluate_alike(trained: Path) -> None:
         for bound in ("value", "low", "high"):
             assert together["metrics"][name][bound] == pytest.approx(figure[bound], abs=1e-6), (name, bound)
     assert together["counts"] == alone["counts"]
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_two_processes_train_and_evaluate_every_bundle(name: str, tmp_path: Path) -> None:
+    make_phantom(tmp_path / "data", size=32, num_training=16, num_unlabeled=0, num_validation=5, num_testing=7)
+    data = {"dataset_dir": str(tmp_path / "data"), "spatial_size": [16, 16], "latent_channels": 4, "hidden_channels": 8}
+    settings = {"max_epochs": 1, "batch_size": 4, "val_interval": 1, "output_dir": str(tmp_path / "out")}
+    (tmp_path / "small.json").write_text(json.dumps(data | settings), encoding="utf-8")
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(BUNDLE.parents[1]),
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    for overlay in ([], ["evaluate"]):
+        files = [f"configs/{config}.json" for config in ("train", *overlay, "multi_gpu_train")]
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+        command += ["-m", "monai.bundle", "run", "--config_file", str([*files, str(tmp_path / "small.json")])]
+        folder = BUNDLE.with_name(name)
+        result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+        assert result.returncode == 0, result.stderr[-4000:]
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["counts"]["images"] == 7 and metrics["settings"]["training"]["total_epochs"] >= 1
+    assert (tmp_path / "out" / "audit.json").is_file() and (tmp_path / "out" / "report.html").is_file()

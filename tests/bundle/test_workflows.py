@@ -80,6 +80,18 @@ def test_train_evaluate_and_score_new_images(name: str, phantom: tuple[Path, lis
 
 
 @pytest.mark.parametrize("name", recipe_names())
+def test_train_and_evaluate_on_real_images(name: str, tmp_path: Path) -> None:
+    settings = {"spatial_size": [32, 32], "output_dir": str(tmp_path), **NARROW}
+    run(name, ["train"], max_epochs=1, seed=5, **settings)
+    run(name, ["train", "evaluate"], **settings)
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["counts"]["images"] == 120 and 0 <= metrics["metrics"]["image_auroc"]["value"] <= 1
+    assert any("sharpness" in warning for warning in metrics["warnings"])
+    # what is on record is the training that made the weights, not what this evaluation was started with
+    assert metrics["settings"]["training"]["seed"] == 5 and metrics["settings"]["section"] == "testing"
+
+
+@pytest.mark.parametrize("name", recipe_names())
 def test_bundle_verifies(name: str) -> None:
     results = verify_bundle(BUNDLES / name)
     assert {"lint", "metadata", "net_in_out", "train", "inference", "torchscript", "load"} <= {r.name for r in results}
