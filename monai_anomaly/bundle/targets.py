@@ -25,6 +25,7 @@ _PATH = re.compile(r"[A-Za-z][A-Za-z0-9_]*(\.[A-Za-z][A-Za-z0-9_]*)+")
 ALLOWED = (
     "monai",
     "monai_anomaly",
+    "monai_anomaly.bundle.options",
     "monai.utils.enums",
     "monai.utils.set_determinism",
     "monai.utils.misc.set_determinism",

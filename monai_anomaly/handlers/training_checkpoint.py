@@ -124,9 +124,7 @@ class TrainingCheckpoint:
         engine.load_state_dict(stored["trainer"])
         self.best = stored["best"]
         if engine.state.epoch == engine.state.max_epochs:
-            logger.info(
-                "%s is complete (%d epochs): evaluate it, or choose another output_dir", path, engine.state.epoch
-            )
+            logger.info("%s is complete: evaluate it, or choose another output_dir", path)
         else:
             logger.info("resumed from %s after epoch %d", path, engine.state.epoch)
 
