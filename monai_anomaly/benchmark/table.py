@@ -135,7 +135,7 @@ def _markdown(matrix: Matrix, results: Mapping[str, Any]) -> list[str]:
         if counts:
             lines += [
                 f"{counts['images']} test images of {counts['patients']} patients; {_prevalence(counts)}; "
-                f"{settings}; seeds {seeds}. In brackets: 95 % bootstrap interval over patients"
+                f"{settings}{'; ' if settings else ''}seeds {seeds}. In brackets: 95 % bootstrap interval over patients"
                 + (", in braces: lowest and highest seed." if len(result["seeds"]) > 1 else "."),
                 "",
             ]
