@@ -38,6 +38,8 @@ def check_options(arguments: Sequence[str] | None = None) -> None:
         return
     options = dict(_options(given[1:]))
     files = [Path(file) for file in _as_list(options.get("config_file", "")) if file]
+    if not files or any(file.suffix != ".json" for file in files):  # named elsewhere (--args_file), or not ours
+        return
     known = set(inspect.signature(run).parameters)
     known |= {re.split("[#:]", key)[0] for file in files for key in json.loads(file.read_text(encoding="utf-8"))}
     for name in options:

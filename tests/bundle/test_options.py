@@ -41,6 +41,7 @@ def test_unknown_options_are_refused(config: str, option: str, message: str) -> 
 def test_other_commands_are_left_alone() -> None:
     check_options(["ckpt_export", "--anything", "1"])
     check_options([])
+    check_options(["run", "--args_file", "args.json", "--whatever", "1"])
 
 
 def test_missing_weights_name_the_remedy(tmp_path: Path) -> None:
