@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import ignite.distributed as idist
+import torch
 from monai.data import CacheDataset
 from monai.transforms import Compose, Randomizable, Transform, apply_transform
 from monai.transforms.traits import RandomizableTrait
@@ -53,11 +55,11 @@ class AnomalyDataset(Dataset):
         deterministic = _composed(transform)
         if draws := _random_parts(deterministic):
             raise ValueError(f"transform is cached and must not be random, got {draws}: give these as random_transform")
-        self.random_transform = None if random_transform is None else _composed(random_transform)
+        self.random_transform = _composed(random_transform) if random_transform else None
         self.seed = seed
-        # a random part makes CacheDataset copy what it cached; without one it would hand out the cached object itself
-        steps = Compose([deterministic, _Copied()]).flatten()
-        self.cache = CacheDataset(data, steps, cache_num=cache_num, num_workers=num_workers, progress=progress)
+        self.cache = CacheDataset(
+            data, deterministic.flatten(), cache_num=cache_num, num_workers=num_workers, progress=progress
+        )
 
     def __len__(self) -> int:
         return len(self.cache)
@@ -67,7 +69,7 @@ class AnomalyDataset(Dataset):
         if key < -size:
             raise IndexError(f"index {key} is out of range for {size} items")
         epoch, index = divmod(key if key >= 0 else key + size, size)
-        item = dict(self.cache[index])
+        item = {name: _copied(value) for name, value in self.cache[index].items()}  # what is cached must stay as it is
         item[Keys.INDEX] = index
         if self.random_transform is None:
             return item
@@ -130,11 +132,8 @@ class EpochSampler(DistributedSampler):
         return (self.epoch * size + index for index in indices)
 
 
-class _Copied(Transform, RandomizableTrait):
-    """Pass a sample on; marked as random, so that ``CacheDataset`` runs it on a copy of the cached sample."""
-
-    def __call__(self, data: Any) -> Any:
-        return data
+def _copied(value: Any) -> Any:
+    return value.clone() if type(value) is torch.Tensor else copy.deepcopy(value)
 
 
 def _composed(transform: Any) -> Compose:

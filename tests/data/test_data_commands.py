@@ -41,7 +41,9 @@ def test_phantom_folder_and_validate(tmp_path: Path, capsys: pytest.CaptureFixtu
         for file in (tmp_path / "p" / "images").glob(f"{source}*"):
             file.rename(tmp_path / kind / file.name)
     assert main(["convert-folder", str(tmp_path), str(tmp_path / "o.json"), "--testing", "0.3", "--seed", "2"]) == 0
-    assert capsys.readouterr().out.strip() == f"{tmp_path / 'o.json'}: training 9, validation 6, testing 13"
+    summary, hint = capsys.readouterr().out.splitlines()
+    assert summary == f"{tmp_path / 'o.json'}: training 9, validation 6, testing 13"
+    assert "a patient of its own" in hint and "--patient-pattern" in hint
 
 
 def test_wrong_input_is_one_line_and_a_status(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
