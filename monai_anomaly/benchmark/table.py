@@ -12,11 +12,10 @@ from typing import Any
 import torch
 
 from ..functional.bootstrap import draw_score_statistics, percentile_interval
-from ..functional.curves import average_precision_from_counts, roc_auc_from_counts
+from ..functional.curves import IMAGE_STATISTICS
 from ..utils import write_json, write_text
 from .matrix import Matrix
 
-_STATISTICS = {"image_auroc": roc_auc_from_counts, "image_ap": average_precision_from_counts}
 _PIXEL = {
     "pixel_auroc": "Pixel AUROC",
     "pixel_ap": "Pixel AP",
@@ -79,18 +78,18 @@ def _read_scores(path: Path) -> list[dict[str, str]]:
 
 def _image_cells(runs: Sequence[Sequence[Mapping[str, str]]], num_draws: int) -> dict[str, Cell]:
     """Mean over seeds of each image metric, with one interval over patients."""
-    values: dict[str, list[float]] = {metric: [] for metric in _STATISTICS}
-    draws: dict[str, list[torch.Tensor]] = {metric: [] for metric in _STATISTICS}
+    values: dict[str, list[float]] = {metric: [] for metric in IMAGE_STATISTICS}
+    draws: dict[str, list[torch.Tensor]] = {metric: [] for metric in IMAGE_STATISTICS}
     for rows in runs:
         scores = torch.tensor([float(row["score"]) for row in rows], dtype=torch.float64)
         targets = torch.tensor([int(float(row["target"])) for row in rows])
         patients = [row["patient"] for row in rows]
-        value, drawn = draw_score_statistics(_STATISTICS, scores, targets, patients, num_draws, seed=0)
-        for metric in _STATISTICS:
+        value, drawn = draw_score_statistics(IMAGE_STATISTICS, scores, targets, patients, num_draws, seed=0)
+        for metric in IMAGE_STATISTICS:
             values[metric].append(value[metric])
             draws[metric].append(drawn[metric])
     cells = {}
-    for metric in _STATISTICS:
+    for metric in IMAGE_STATISTICS:
         mean = sum(values[metric]) / len(values[metric])
         cells[metric] = dict(percentile_interval(mean, torch.stack(draws[metric]).mean(0)))
         cells[metric] |= {"seed_low": min(values[metric]), "seed_high": max(values[metric])}

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from monai_anomaly.utils import write_text
+from ..utils import write_text
 
 SCHEMA_FILE = Path(__file__).parent / "schema" / "metadata.schema.json"
 

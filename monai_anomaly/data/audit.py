@@ -21,7 +21,7 @@ from .audit_scores import baseline_warnings, duplicate_warnings, find_shared_pic
 from .datalist import SECTIONS, PathLike
 from .image_digest import digest_items
 
-AUDIT_VERSION = 1
+AUDIT_VERSION = 2
 AUDIT_FILE = "audit.json"
 _MOST_THREADS = 8
 _MOST_LISTED = 50

@@ -57,6 +57,8 @@ def find_warnings(items: Sequence[AuditItem]) -> list[Finding]:
     resize = "the transforms resize them to one size, which stretches them: check that this is what you want"
     return [
         *_mixed(items, "mixed_sizes", "size", lambda shape: shape[1:], resize),
+        *_mixed_scaling(items),
+        *_unnamed_patients(items),
         *_constant(items),
         *_empty_masks(items),
         *_copies(items, serious=False),
@@ -177,6 +179,35 @@ def _mixed(
     ranked = sorted(groups.items(), key=lambda pair: -len(pair[1]))
     kinds = listing(f"{'x'.join(map(str, key))} in {len(group)} (e.g. {group[0].file})" for key, group in ranked)
     return [finding(code, f"the images differ in their {what}: {kinds}", remedy, ranked[-1][1][0].file)]
+
+
+def _mixed_scaling(items: Sequence[AuditItem]) -> list[Finding]:
+    """Bit depth can tell the classes apart: 8-bit files are scaled from 0..255, all others from their own extremes."""
+    groups = _group((item for item in items if item.image), lambda item: _is_eight_bit(item))
+    if len(groups) < 2:
+        return []
+    eight, others = groups[True], groups[False]
+    text = (
+        f"{len(eight)} images have 8 bits (e.g. {eight[0].file}) and {len(others)} have not (e.g. {others[0].file}): "
+        "the first are scaled from 0..255, the others from their own lowest and highest value"
+    )
+    remedy = "export all images alike, or give ScaleSourceRanged a fixed source_range"
+    return [finding("mixed_bit_depth", text, remedy, min(eight, others, key=len)[0].file)]
+
+
+def _is_eight_bit(item: AuditItem) -> bool:
+    return item.image is not None and item.image.source_range == (0.0, 255.0)
+
+
+def _unnamed_patients(items: Sequence[AuditItem]) -> list[Finding]:
+    files = [item.file for item in items if not item.patient_named]
+    if not files:
+        return []
+    text = (
+        f"{len(files)} of {len(items)} images name no patient, so each counts as a patient of its own: one patient "
+        "in two sections goes unseen, and intervals are too narrow where patients have several images"
+    )
+    return [finding("unnamed_patients", text, "give the items of the datalist a 'patient'", files[0])]
 
 
 def _constant(items: Sequence[AuditItem]) -> list[Finding]:

@@ -29,10 +29,14 @@ Finding = dict[str, str]
 
 @dataclass
 class AuditItem:
-    """One item of a datalist under audit, with absolute paths, and the digest of its files once they are decoded."""
+    """One item of a datalist under audit, with absolute paths, and the digest of its files once they are decoded.
+
+    ``patient_named`` tells whether the datalist names its patient; if not, it counts as a patient of its own.
+    """
 
     section: str
     item: Item
+    patient_named: bool = True
     digest: ItemDigest = field(default_factory=ItemDigest)
 
     @property
@@ -97,8 +101,10 @@ def read_items(
             continue
         problems = [item_problem(entry, name, require_target=True) for entry in raw]
         errors += [_item_error(f"{name}[{i}]", raw[i], text) for i, text in enumerate(problems) if text]
-        prepared = [prepare_item(entry, name, base) for entry, text in zip(raw, problems, strict=True) if not text]
-        items += [AuditItem(name, item) for item in prepared]
+        usable = [entry for entry, text in zip(raw, problems, strict=True) if not text]
+        prepared = [prepare_item(entry, name, base) for entry in usable]
+        named = [entry.get(Keys.PATIENT) not in (None, "") for entry in usable]
+        items += map(AuditItem, [name] * len(usable), prepared, named)
         errors += _mixed_fields(prepared, path)
     return items, errors
 

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from monai.data import MetaTensor
 from scipy.ndimage import laplace
 from torch import Tensor
 
 from ..transforms.labels import PrepareLabel
-from ..transforms.loading import LoadImageChecked
+from ..transforms.loading import SOURCE_RANGE, LoadImageChecked
 from ..utils import Keys
 
 THUMBNAIL_SIZES = {2: 64, 3: 32}
@@ -37,6 +38,7 @@ class ImageDigest:
         contrast: standard deviation of the mean over channels.
         sharpness: variance of the Laplacian of the mean over channels.
         constant: whether every channel has one value only.
+        source_range: (low, high) that :class:`~monai_anomaly.transforms.ScaleSourceRange` scales the image from.
         pixel_hash: hash of shape and values; equal for a copy of the file, also in another lossless format.
     """
 
@@ -46,6 +48,7 @@ class ImageDigest:
     contrast: float
     sharpness: float
     constant: bool
+    source_range: tuple[float, float]
     pixel_hash: str
 
 
@@ -100,7 +103,7 @@ def digest_item(item: Mapping[str, Any], spatial_dims: int | None = None) -> Ite
         text = f"image {path} has shape {tuple(image.shape)}: give images with two or three spatial axes"
         digest.problems.append(FileProblem("invalid_image", path, text))
         return digest
-    digest.image = digest_image(image.as_tensor())
+    digest.image = digest_image(image)
     for key in _MASK_KEYS:
         if key not in item:
             continue
@@ -111,8 +114,9 @@ def digest_item(item: Mapping[str, Any], spatial_dims: int | None = None) -> Ite
     return digest
 
 
-def digest_image(image: Tensor) -> ImageDigest:
-    """Return the digest of a decoded image (C, *S) of two or three spatial axes, float32."""
+def digest_image(loaded: MetaTensor) -> ImageDigest:
+    """Return the digest of an image (C, *S) of two or three spatial axes, float32, as ``LoadImageChecked`` gives it."""
+    image = loaded.as_tensor()
     values = np.ascontiguousarray(image.numpy())
     gray = image.mean(0)
     flat = image.flatten(1)
@@ -123,6 +127,7 @@ def digest_image(image: Tensor) -> ImageDigest:
         contrast=float(gray.numpy().std(dtype=np.float64)),
         sharpness=float(laplace(gray.numpy()).var(dtype=np.float64)),
         constant=bool(torch.equal(flat.amax(1), flat.amin(1))),
+        source_range=loaded.meta[SOURCE_RANGE],
         pixel_hash=hashlib.sha256(repr(values.shape).encode() + values.tobytes()).hexdigest(),
     )
 

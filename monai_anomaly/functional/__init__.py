@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from .bootstrap import Interval, bootstrap_counts, bootstrap_scores, draw_score_statistics
 from .curves import (
+    IMAGE_STATISTICS,
     ScoreCounts,
     average_precision,
     average_precision_from_counts,
@@ -31,6 +32,7 @@ from .similarity import (
 )
 
 __all__ = [
+    "IMAGE_STATISTICS",
     "Interval",
     "ScoreCounts",
     "average_precision",

@@ -341,3 +341,7 @@ def precision_recall_curve(scores: Tensor, targets: Tensor) -> tuple[Tensor, Ten
     _, _, tp, fp = _totals(counts.positives, counts.negatives)
     thresholds = F.pad(counts.thresholds.to(torch.float64), (1, 0), value=float("inf"))
     return F.pad(tp / (tp + fp), (1, 0), value=1.0), F.pad(tp / tp[-1], (1, 0)), thresholds
+
+
+#: the metrics of image scores that need no threshold, by the names they have in ``metrics.json``
+IMAGE_STATISTICS = {"image_auroc": roc_auc_from_counts, "image_ap": average_precision_from_counts}

@@ -32,6 +32,7 @@ class ImageRows:
     def __init__(self, output_dir: str | os.PathLike[str], base_dir: str | os.PathLike[str] | None = None) -> None:
         self.output_dir = Path(output_dir)
         self.base_dir = None if base_dir is None else Path(os.path.abspath(base_dir))
+        self._rows: list[Row] = []
 
     def attach(self, engine: Engine) -> None:
         """Register with an evaluator, after the handlers that compute metrics."""
@@ -40,7 +41,7 @@ class ImageRows:
         engine.add_event_handler(Events.COMPLETED, self._finish)
 
     def _forget(self, engine: Engine) -> None:
-        self._rows: list[Row] = []
+        self._rows = []
 
     def _collect(self, engine: Engine) -> None:
         output: Any = engine.state.output
@@ -77,6 +78,7 @@ class ImageRows:
 
     def _finish(self, engine: Engine) -> None:
         rows = self.gathered()
+        self._rows = []
         if idist.get_rank() == 0:
             self.write(engine, rows)
 

@@ -16,12 +16,12 @@ from monai.data import decollate_batch
 from monai.handlers import IgniteMetricHandler
 from torch import Tensor
 
-from monai_anomaly.metrics.image import ImageAPMetric, ImageAUROCMetric
-from monai_anomaly.metrics.image_accumulator import ImageAccumulator
-from monai_anomaly.metrics.pixel import PixelAPMetric, PixelAUROCMetric, PixelBestDiceMetric, PixelPROMetric
-from monai_anomaly.metrics.pixel_accumulator import PixelAccumulator
-from monai_anomaly.metrics.summary import MetricSummary, summarize_metrics
-from monai_anomaly.utils import Keys
+from ..metrics.image import ImageAPMetric, ImageAUROCMetric
+from ..metrics.image_accumulator import ImageAccumulator
+from ..metrics.pixel import PixelAPMetric, PixelAUROCMetric, PixelBestDiceMetric, PixelPROMetric
+from ..metrics.pixel_accumulator import PixelAccumulator
+from ..metrics.summary import MetricSummary, summarize_metrics
+from ..utils import Keys
 
 __all__ = ["AnomalyMetrics", "ImageAP", "ImageAUROC", "PixelAP", "PixelAUROC", "PixelBestDice", "PixelPRO"]
 

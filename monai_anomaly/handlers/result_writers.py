@@ -11,21 +11,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
 
 from ..functional.bootstrap import bootstrap_scores
-from ..functional.curves import average_precision_from_counts, roc_auc_from_counts
-from ..utils import write_json, write_text
+from ..functional.curves import IMAGE_STATISTICS
+from ..utils import finite_or_none, write_json, write_text
 from .image_rows import ImageRows, Row
-
-_BASELINE_METRICS = {"image_auroc": roc_auc_from_counts, "image_ap": average_precision_from_counts}
 
 
 class ScoresWriter(ImageRows):
     """Writes ``scores.csv``: image, patient, target and score of every image, in the order of the datalist.
 
     The file is there as soon as the last batch is scored: should a metric or the report fail, the scores are not lost.
+    When an image stops the run, the scores before it are kept in ``scores.partial.csv``.
 
     Args:
         output_dir: folder of the file, made if missing.
@@ -37,20 +37,32 @@ class ScoresWriter(ImageRows):
         engine.add_event_handler(Events.STARTED, self._forget)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._finish_after_last_batch)
+        engine.add_event_handler(Events.EXCEPTION_RAISED, self._keep_what_is_there)
 
     def _finish_after_last_batch(self, engine: Engine) -> None:
         if engine.state.iteration == engine.state.epoch_length:
             self._finish(engine)
 
+    def _keep_what_is_there(self, engine: Engine, error: Exception) -> None:
+        # not gathered: the other processes may wait elsewhere
+        complete = engine.state.iteration == engine.state.epoch_length
+        if self._rows and not complete and idist.get_rank() == 0:
+            self._write("scores.partial.csv", self._rows)
+        raise error
+
     def write(self, engine: Engine, rows: list[Row]) -> None:
         """Write the file, all or nothing."""
+        self._write("scores.csv", rows)
+        (self.output_dir / "scores.partial.csv").unlink(missing_ok=True)
+
+    def _write(self, name: str, rows: list[Row]) -> None:
         text = io.StringIO()
         writer = csv.DictWriter(
             text, ["image", "patient", "target", "score"], extrasaction="ignore", lineterminator="\n"
         )
         writer.writeheader()
         writer.writerows(rows)  # None becomes an empty cell; floats are written so that they read back equal
-        write_text(self.output_dir / "scores.csv", text.getvalue())
+        write_text(self.output_dir / name, text.getvalue())
 
 
 class MetricsWriter(ImageRows):
@@ -125,14 +137,14 @@ class MetricsWriter(ImageRows):
             if not scored:
                 continue
             intervals = bootstrap_scores(
-                _BASELINE_METRICS,
+                IMAGE_STATISTICS,
                 torch.tensor([score for score, _, _ in scored], dtype=torch.float64),
                 torch.tensor([target for _, target, _ in scored]),
                 [patient for _, _, patient in scored],
                 self.num_draws,
             )
             table[name] = {
-                metric: {key: _number(interval[key]) for key in ("value", "low", "high")}  # type: ignore[literal-required]
+                metric: {key: finite_or_none(interval[key]) for key in ("value", "low", "high")}  # type: ignore[literal-required]
                 for metric, interval in intervals.items()
             }
         return table
@@ -159,7 +171,3 @@ def _line(name: str, entry: Mapping[str, Any]) -> str:
     value = "undefined" if entry["value"] is None else f"{entry['value']:.3f}"
     interval = "" if entry["low"] is None else f"[{entry['low']:.3f}, {entry['high']:.3f}]"
     return f"{name:32s} {value:>7s}   {interval}" + ("  (oracle threshold)" if entry.get("oracle") else "")
-
-
-def _number(value: float | None) -> float | None:
-    return None if value is None or value != value else float(value)

@@ -11,8 +11,7 @@ import torch
 from monai.metrics.metric import Metric
 from torch import Tensor
 
-from monai_anomaly.functional.curves import average_precision, roc_auc
-
+from ..functional.curves import average_precision, roc_auc
 from .image_accumulator import ImageAccumulator
 
 __all__ = ["ImageAPMetric", "ImageAUROCMetric", "compute_image_ap", "compute_image_auroc"]

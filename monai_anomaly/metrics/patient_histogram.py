@@ -10,9 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from monai_anomaly.functional.curves import sort_values
-from monai_anomaly.functional.score_bins import check_bits, score_bins
-
+from ..functional.curves import sort_values
+from ..functional.score_bins import check_bits, score_bins
 from .gather import gather_rows, gather_strings
 from .score_histogram import CHUNK
 

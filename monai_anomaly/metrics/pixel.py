@@ -11,7 +11,7 @@ from typing import Any
 from monai.metrics.metric import Metric
 from torch import Tensor
 
-from monai_anomaly.functional.binned_curves import (
+from ..functional.binned_curves import (
     BinnedCounts,
     Bracket,
     binned_average_precision,
@@ -19,9 +19,8 @@ from monai_anomaly.functional.binned_curves import (
     binned_region_overlap,
     binned_roc_auc,
 )
-from monai_anomaly.functional.curves import average_precision, best_dice, roc_auc
-from monai_anomaly.functional.regions import per_region_overlap
-
+from ..functional.curves import average_precision, best_dice, roc_auc
+from ..functional.regions import per_region_overlap
 from .pixel_accumulator import PixelAccumulator
 
 __all__ = [

@@ -11,11 +11,10 @@ import torch
 from monai.utils import convert_to_tensor
 from torch import Tensor
 
-from monai_anomaly.functional.binned_curves import BinnedCounts
-from monai_anomaly.functional.curves import count_positive_scores
-from monai_anomaly.functional.regions import region_weights
-from monai_anomaly.functional.score_bins import check_bits
-
+from ..functional.binned_curves import BinnedCounts
+from ..functional.curves import count_positive_scores
+from ..functional.regions import region_weights
+from ..functional.score_bins import check_bits
 from .gather import gather_rows, gather_strings
 from .image_accumulator import first_of_each, patient_names
 from .patient_histogram import PatientHistogram, patient_rows, quantile_tables

@@ -7,9 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from monai_anomaly.functional.binned_curves import BinnedCounts
-from monai_anomaly.functional.score_bins import bin_lower_edges, check_bits, score_bins, subnormal_bins
-
+from ..functional.binned_curves import BinnedCounts
+from ..functional.score_bins import bin_lower_edges, check_bits, score_bins, subnormal_bins
 from .gather import reduce_extreme, reduce_sum
 
 __all__ = ["ScoreHistogram"]

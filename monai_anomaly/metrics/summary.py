@@ -3,27 +3,27 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
 from torch import Tensor
 
-from monai_anomaly.functional.binned_curves import (
+from ..functional.binned_curves import (
     Bracket,
     binned_average_precision,
     binned_best_dice,
     binned_region_overlap,
     binned_roc_auc,
 )
-from monai_anomaly.functional.bootstrap import Interval, bootstrap_counts, bootstrap_scores
-from monai_anomaly.functional.curves import (
+from ..functional.bootstrap import Interval, bootstrap_counts, bootstrap_scores
+from ..functional.curves import (
+    IMAGE_STATISTICS,
     average_precision_from_counts,
     best_dice_from_counts,
     region_overlap_from_counts,
     roc_auc_from_counts,
 )
-
+from ..utils import finite_or_none
 from .image_accumulator import ImageScores
 from .pixel_accumulator import PixelCounts
 
@@ -33,7 +33,6 @@ __all__ = ["MetricSummary", "summarize_metrics"]
 ORACLE_METRICS = ("pixel_best_dice",)
 #: an error bound of a streaming metric above this is worth a warning
 LARGE_ERROR_BOUND = 0.01
-_IMAGE_STATISTICS = {"image_auroc": roc_auc_from_counts, "image_ap": average_precision_from_counts}
 # region weights times draws must stay integers that float64 holds exactly
 _WEIGHT_SHIFT = 20
 
@@ -80,7 +79,7 @@ def summarize_metrics(
     warnings: list[str] = []
     if counts["images"] > 0:
         intervals.update(
-            bootstrap_scores(_IMAGE_STATISTICS, images.scores, images.targets, images.patients, num_draws, level, seed)
+            bootstrap_scores(IMAGE_STATISTICS, images.scores, images.targets, images.patients, num_draws, level, seed)
         )
         warnings += _image_warnings(counts)
     if pixels is not None and int(pixels.counts.positives.sum()) > 0:
@@ -163,8 +162,8 @@ def _pixel_settings(
 ) -> dict[str, Any]:
     return {
         "pixel_mode": pixels.mode,
-        "pixel_error_bounds": {name: _number(bracket.error_bound) for name, bracket in brackets.items()},
-        "pixel_best_dice_threshold": _number(threshold),
+        "pixel_error_bounds": {name: finite_or_none(bracket.error_bound) for name, bracket in brackets.items()},
+        "pixel_best_dice_threshold": finite_or_none(threshold),
         "pixel_pro_max_fpr": max_fpr,
         "regions": pixels.num_regions,
     }
@@ -172,13 +171,8 @@ def _pixel_settings(
 
 def _entry(name: str, interval: Interval) -> dict[str, Any]:
     return {
-        "value": _number(interval["value"]),
+        "value": finite_or_none(interval["value"]),
         "low": interval["low"],
         "high": interval["high"],
         "oracle": name in ORACLE_METRICS,
     }
-
-
-def _number(value: float) -> float | None:
-    """JSON has no NaN and no infinity."""
-    return value if math.isfinite(value) else None

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,3 +42,8 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Write ``value`` to ``path`` as indented JSON, all or nothing; NaN is refused, since other readers reject it."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def finite_or_none(value: float | None) -> float | None:
+    """A number as JSON can hold it: NaN and infinity become None."""
+    return value if value is not None and math.isfinite(value) else None

@@ -38,6 +38,23 @@ def test_clean_data(audit: Callable[..., dict[str, Any]], sections: Sections) ->
     json.dumps(result, allow_nan=False)
 
 
+def test_unnamed_patients(audit: Callable[..., dict[str, Any]], sections: Sections) -> None:
+    assert "unnamed_patients" not in codes(audit()["warnings"])
+    del sections["training"][1]["patient"]
+    sections["testing"][0]["patient"] = ""
+    (found,) = [warning for warning in audit()["warnings"] if warning["code"] == "unnamed_patients"]
+    assert found["message"].startswith("2 of 14 images name no patient") and found["file"].endswith("1.png")
+
+
+def test_mixed_bit_depth(audit: Callable[..., dict[str, Any]], sections: Sections, tmp_path: Path) -> None:
+    assert "mixed_bit_depth" not in codes(audit()["warnings"])
+    deep = sections["training"][2]["image"]
+    Image.fromarray(picture(2).astype(np.uint16) * 200).save(tmp_path / deep)
+    (found,) = [warning for warning in audit()["warnings"] if warning["code"] == "mixed_bit_depth"]
+    assert found["message"].startswith("13 images have 8 bits") and "1 have not" in found["message"]
+    assert found["file"] == str(tmp_path / deep)
+
+
 def test_baseline_scores_belong_to_their_images(
     audit: Callable[..., dict[str, Any]], sections: Sections, tmp_path: Path
 ) -> None:

@@ -231,6 +231,31 @@ class FailingMetric:
         raise RuntimeError("no metric today")
 
 
+def test_scores_before_a_bad_image_are_kept_apart(folder: Path, tmp_path: Path) -> None:
+    samples = dataset(folder)
+    with pytest.raises(IndexError, match="-100 is out of range"):
+        evaluate(samples, [ScoresWriter(tmp_path, base_dir=folder)], [0, 1, 2, 3, 4, -100])
+    assert [path.name for path in tmp_path.iterdir()] == ["scores.partial.csv"]
+    with open(tmp_path / "scores.partial.csv", encoding="utf-8", newline="") as stream:
+        partial = list(csv.DictReader(stream))
+    evaluate(samples, [ScoresWriter(tmp_path, base_dir=folder)])
+    assert partial == read_scores(tmp_path)[:4]
+    assert [path.name for path in tmp_path.iterdir()] == ["scores.csv"]
+
+
+def test_an_error_before_the_first_image_is_the_one_that_is_seen(folder: Path, tmp_path: Path) -> None:
+    class FailingLoader:
+        def attach(self, engine: Engine) -> None:
+            engine.add_event_handler(Events.STARTED, self.fail)
+
+        def fail(self, engine: Engine) -> None:
+            raise RuntimeError("no weights today")
+
+    with pytest.raises(RuntimeError, match="no weights today"):
+        evaluate(dataset(folder), [FailingLoader(), ScoresWriter(tmp_path)])
+    assert not list(tmp_path.iterdir())
+
+
 def test_scores_survive_a_later_failure(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="no metric today"):
         evaluate(dataset(folder), [FailingMetric(), ScoresWriter(tmp_path)])
