@@ -17,7 +17,7 @@ from ignite.engine import Engine
 from ..metrics.gather import gather_rows, gather_strings
 from ..utils import Keys
 from ..visualize import encode_data_uri, overlay_heatmap, select_gallery, to_gray, write_report
-from ..visualize.planes import display_planes
+from ..visualize.planes import describe_slice, display_planes
 from .image_rows import ImageRows, Row
 from .result_writers import read_audit
 
@@ -76,10 +76,11 @@ class ReportWriter(ImageRows):
     def row(self, item: Mapping[str, Any]) -> Row:
         """A row as in ``scores.csv``; the pictures are kept aside."""
         # neither file names nor indices are sure to be there, or to differ
-        row = super().row(item) | {"key": f"{idist.get_rank()} {self._seen}"}
+        shown = {key: item[key] for key in _SHOWN if key in item}
+        row = super().row(item) | {"key": f"{idist.get_rank()} {self._seen}", "note": describe_slice(shown)}
         self._seen += 1
         if len(self._planes) < self.max_kept:
-            self._planes[row["key"]] = display_planes({key: item[key] for key in _SHOWN if key in item})
+            self._planes[row["key"]] = display_planes(shown)
         return row
 
     def _finish(self, engine: Engine) -> None:

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from monai.data import MetaTensor
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 
@@ -19,3 +20,23 @@ def unwrap(network: Callable[..., Any]) -> Any:
 def plain_tensor(image: Tensor) -> Tensor:
     """The data of a MetaTensor without its metadata, whose bookkeeping would slow every operation of a network down."""
     return image.as_tensor() if isinstance(image, MetaTensor) else image
+
+
+def accept_weights_of_wrapper(network: nn.Module, prefix: str) -> None:
+    """Let ``network`` load the weights of the module around it too: keys that all begin with ``prefix`` lose it.
+
+    Tools that train a bundle further hand the saved weights of ``network_def`` to the trainer's ``network`` inside it.
+
+    Args:
+        network: a submodule of the module whose weights are saved.
+        prefix: its name there and a dot.
+    """
+    network.register_load_state_dict_pre_hook(partial(_strip_prefix, wrapper=prefix))
+
+
+def _strip_prefix(
+    module: nn.Module, state_dict: dict[str, Tensor], prefix: str, *others: Any, wrapper: str = ""
+) -> None:
+    if not prefix and all(key.startswith(wrapper) for key in state_dict):
+        for key in list(state_dict):
+            state_dict[key.removeprefix(wrapper)] = state_dict.pop(key)

@@ -101,6 +101,7 @@ def _cards(rows: Sequence[Mapping[str, Any]], chosen: Mapping[int, Mapping[str, 
                 "folder": folder,
                 "name": name,
                 "patient": str(row.get("patient") or ""),
+                "note": str(row.get("note") or ""),
                 "score": _short(row["score"]),
                 "target": kind if target is not None else "target unknown",
                 "target_kind": kind,
@@ -228,8 +229,9 @@ def render_report(
         metrics: content of ``metrics.json``: ``method``, ``metrics``, ``baselines``, ``counts``, ``warnings``,
             ``settings``.
         rows: one mapping per image: ``file``, ``score`` (finite, larger is more abnormal), optional ``target`` (0, 1,
-            else unknown), ``patient``, and ``thumbnails``, a mapping from the keys of :data:`PANELS` to a (H, W) or
-            (H, W, 3) uint8 array, to a PNG, JPEG or WebP ``data:`` address, or to None.
+            else unknown), ``patient``, ``note`` (what its pictures show), and ``thumbnails``, a mapping from the keys
+            of :data:`PANELS` to a (H, W) or (H, W, 3) uint8 array, to a PNG, JPEG or WebP ``data:`` address, or to
+            None.
         title: heading and title of the page.
         dataset: name of the data set, default left out.
         date: date to print, default left out, so that equal results give equal files.

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..utils import Keys
 from .overlay import slice_of_largest_mass
 
-__all__ = ["display_planes"]
+__all__ = ["describe_slice", "display_planes"]
 
 
 def display_planes(arrays: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
@@ -38,6 +38,21 @@ def display_planes(arrays: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
     if dims != {2}:
         raise ValueError(f"arrays must all be (C, H, W) or all be (C, H, W, D), got {sorted(dims)} axes.")
     return {name: np.swapaxes(_colors(plane), 0, 1).copy() for name, plane in planes.items()}
+
+
+def describe_slice(arrays: Mapping[str, Tensor]) -> str:
+    """Which slice of a volume :func:`display_planes` shows, and whether the mask is elsewhere; empty for a picture.
+
+    Args:
+        arrays: as for :func:`display_planes`; ``label`` is the mask, where there is one.
+    """
+    anomaly_map, label = arrays[Keys.MAP], arrays.get(Keys.LABEL)
+    if anomaly_map.ndim != 4:
+        return ""
+    where = slice_of_largest_mass(anomaly_map[0].detach().cpu().numpy())
+    text = f"slice {where + 1} of {anomaly_map.shape[-1]}"
+    elsewhere = label is not None and bool(label.any()) and not bool(label[..., where].any())
+    return f"{text}, annotated in others only" if elsewhere else text
 
 
 def _colors(plane: np.ndarray) -> np.ndarray:

@@ -183,12 +183,16 @@ def test_nothing_evaluated_is_a_page_too() -> None:
 def test_cards_tell_file_patient_score_and_missing_pictures() -> None:
     rows = report_rows()
     rows[0]["file"] = "/a/very/long/folder/that/goes/on/and/on/until/nobody/reads/it/any/more/last.png"
+    rows[0]["note"] = "slice 3 of 9"
     parsed = Page(page(rows))
     positions = [int(given["data-position"]) for tag, given in parsed.elements if tag == "article"]
     assert positions == sorted(range(12), key=lambda i: (-rows[i]["score"], i))
     assert parsed.having("span", class_="score") == [f"{rows[i]['score']:.4g}" for i in positions]
     assert [given["data-file"] for tag, given in parsed.elements if tag == "article"] == [
         rows[i]["file"] for i in positions
+    ]
+    assert [text for text in parsed.having("p", class_="patient") if "slice" in text] == [
+        f"patient {rows[0]['patient']} · slice 3 of 9"
     ]
     folders = parsed.having("span", class_="folder")
     assert sorted(folders)[:11] == ["images/"] * 11

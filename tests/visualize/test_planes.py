@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from monai_anomaly.transforms import LoadImageChecked
-from monai_anomaly.visualize.planes import display_planes
+from monai_anomaly.visualize.planes import describe_slice, display_planes
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -46,6 +46,18 @@ def test_a_volume_is_cut_where_the_map_is_largest(tmp_path: Path) -> None:
     assert planes["image"][4, 0] == 4 and np.count_nonzero(planes["image"]) == 2
     assert np.array_equal(planes["label"] > 0, planes["image"] > 0)
     assert np.allclose(planes["anomaly_map"], 0.1)
+
+
+def test_the_slice_shown_is_told() -> None:
+    anomaly_map, label = torch.zeros(1, 5, 6, 4), torch.zeros(1, 5, 6, 4)
+    anomaly_map[..., 2] = 0.1
+    assert describe_slice({"anomaly_map": anomaly_map}) == "slice 3 of 4"
+    assert describe_slice({"anomaly_map": anomaly_map, "label": label}) == "slice 3 of 4"
+    label[0, 1, 1, 3] = 1
+    assert describe_slice({"anomaly_map": anomaly_map, "label": label}) == "slice 3 of 4, annotated in others only"
+    label[0, 1, 1, 2] = 1
+    assert describe_slice({"anomaly_map": anomaly_map, "label": label}) == "slice 3 of 4"
+    assert describe_slice({"anomaly_map": anomaly_map[..., 0], "label": label[..., 0]}) == ""
 
 
 def test_other_axes_are_refused() -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ...functional.errors import l2_error, variance_weighted_error
+from ...utils import accept_weights_of_wrapper
 from .ensemble import NetworkEnsemble
 
 ENSEMBLE_SCORES = ("ens", "unc", "dsu")
@@ -38,6 +39,7 @@ class ReconstructionMap(nn.Module):
         super().__init__()
         self.network = network
         self.error = error
+        accept_weights_of_wrapper(network, "network.")
 
     @torch.jit.export
     def predict(self, image: Tensor) -> MapOutput:
@@ -87,6 +89,7 @@ class EnsembleMap(nn.Module):
             raise ValueError(f"score must be one of {ENSEMBLE_SCORES}, got {score!r}.")
         self.network = network
         self.score = score
+        accept_weights_of_wrapper(network, "network.")
 
     @torch.jit.export
     def predict(self, image: Tensor) -> MapOutput:

@@ -150,3 +150,24 @@ def test_reconstruction_map(kind: str, error: object, channels: int) -> None:
     torch.testing.assert_close(maps(images), sum(expected[:, c : c + 1] for c in range(channels)) / channels)
     assert torch.equal(maps.predict(images).reconstruction, output.reconstruction)
     torch.testing.assert_close(torch.jit.script(maps)(images), maps(images))
+
+
+def _wrap(kind: str) -> torch.nn.Module:
+    if kind == "ensemble":
+        return EnsembleMap(make_ensemble("ae"))
+    return ReconstructionMap(DenseAutoencoder(spatial_size=16, hidden_channels=8))
+
+
+@pytest.mark.parametrize("kind", ["ensemble", "single"])
+def test_the_network_inside_loads_the_weights_of_the_whole(kind: str) -> None:
+    trained, fresh = _wrap(kind), _wrap(kind)
+    with torch.no_grad():
+        for parameter in trained.parameters():
+            parameter.add_(1.0)
+    state = trained.state_dict()
+    fresh.network.load_state_dict(state)
+    assert all(torch.equal(state[key], value) for key, value in fresh.state_dict().items())
+    fresh.load_state_dict(state)
+    fresh.network.load_state_dict(trained.network.state_dict())
+    with pytest.raises(RuntimeError, match="Missing key"):
+        fresh.network.load_state_dict({f"other.{key}": value for key, value in state.items()})
