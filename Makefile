@@ -9,8 +9,9 @@ BIN := $(call absolute,$(VENV))/bin
 PIP_INSTALL := "$(BIN)/python" -m pip install --disable-pip-version-check -c constraints.txt
 
 DEMO_BUNDLE ?= d2ue_ae
-DEMO_DIR ?= runs/demo
 DEMO_EPOCHS ?= 60
+# another bundle or length is another run: it gets a folder of its own
+DEMO_DIR ?= runs/demo$(if $(filter-out d2ue_ae,$(DEMO_BUNDLE)),-$(DEMO_BUNDLE))$(if $(filter-out 60,$(DEMO_EPOCHS)),-$(DEMO_EPOCHS))
 TEST_JOBS ?= 2
 PYTEST_ARGS ?=
 

@@ -20,12 +20,14 @@ from typing import Any
 from monai.bundle import ConfigParser, ConfigWorkflow
 from tqdm import tqdm
 
+from .. import __version__
 from ..utils import write_json
 from .matrix import Job, Matrix
 
 logger = logging.getLogger(__name__)
 
-_JOB, _LOG = "job.json", "log.txt"
+JOB_FILE = "job.json"
+_LOG = "log.txt"
 
 
 def plan(matrix: Matrix, data_dir: str | None, output_dir: str | Path) -> list[dict[str, Any]]:
@@ -78,7 +80,7 @@ def run_steps(job: Mapping[str, Any]) -> None:
     Args:
         job: one entry of :func:`plan`.
     """
-    status_file = Path(job["folder"]) / _JOB
+    status_file = Path(job["folder"]) / JOB_FILE
     status = json.loads(status_file.read_text(encoding="utf-8")) if status_file.is_file() else {}
     fingerprint = ""
     for step in job["steps"]:
@@ -91,13 +93,17 @@ def run_steps(job: Mapping[str, Any]) -> None:
         workflow.initialize()
         workflow.run()
         workflow.finalize()
-        status[key] = {"fingerprint": fingerprint, "seconds": round(time.monotonic() - start, 1)}
+        status[key] = {
+            "fingerprint": fingerprint,
+            "seconds": round(time.monotonic() - start, 1),
+            "overrides": step["overrides"],
+        }
         write_json(status_file, status)
 
 
 def _fingerprint(step: Mapping[str, Any], before: str) -> str:
-    """Hash of what a step depends on: the step before, its configuration files, settings and datalist."""
-    digest = hashlib.sha256((before + json.dumps(step["overrides"], sort_keys=True)).encode())
+    """Hash of what a step depends on: version, the step before, its configuration files, settings and datalist."""
+    digest = hashlib.sha256((__version__ + before + json.dumps(step["overrides"], sort_keys=True)).encode())
     for path in [*step["configs"], step["overrides"]["datalist"]]:
         digest.update(Path(path).read_bytes())
     return digest.hexdigest()

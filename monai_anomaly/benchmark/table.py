@@ -14,7 +14,8 @@ import torch
 from ..functional.bootstrap import draw_score_statistics, percentile_interval
 from ..functional.curves import IMAGE_STATISTICS
 from ..utils import write_json, write_text
-from .matrix import Matrix
+from .matrix import Job, Matrix
+from .runner import JOB_FILE
 
 _PIXEL = {
     "pixel_auroc": "Pixel AUROC",
@@ -40,22 +41,27 @@ def collect(matrix: Matrix, output_dir: str | Path, num_draws: int = 1000) -> di
 
     Returns:
         By data set: ``cells`` (row label -> column -> metric -> value, low, high, ...), ``baselines``, ``counts``,
-        ``finished`` and ``expected`` evaluations, ``seeds``, ``overrides``.
+        ``finished`` and ``expected`` evaluations, ``seeds``, ``overrides``. Results of other settings, left from a
+        matrix that has changed since, do not count as finished.
     """
     output = Path(output_dir)
     return {name: _collect_dataset(matrix, name, output / name, num_draws) for name in matrix.datasets}
 
 
 def _collect_dataset(matrix: Matrix, name: str, folder: Path, num_draws: int) -> dict[str, Any]:
+    jobs = {(job.training, job.seed): job for job in matrix.jobs() if job.dataset == name}
     seeds = matrix.datasets[name]["seeds"]
     cells: dict[str, dict[str, dict[str, Cell]]] = {}
     finished, any_metrics = 0, None
     for row in matrix.rows:
         for column, (training, evaluation) in row["cells"].items():
-            runs = [folder / training / f"seed{seed}" / evaluation for seed in seeds]
-            done = [run for run in runs if (run / "metrics.json").is_file() and (run / "scores.csv").is_file()]
+            done = [
+                folder / training / f"seed{seed}" / evaluation
+                for seed in seeds
+                if _is_done(jobs[training, seed], evaluation, folder.parent)
+            ]
             finished += len(done)
-            if len(done) == len(runs):
+            if len(done) == len(seeds):
                 metrics = [json.loads((run / "metrics.json").read_text(encoding="utf-8")) for run in done]
                 any_metrics = metrics[0]
                 image = _image_cells([_read_scores(run / "scores.csv") for run in done], num_draws)
@@ -69,6 +75,17 @@ def _collect_dataset(matrix: Matrix, name: str, folder: Path, num_draws: int) ->
         "seeds": seeds,
         "overrides": matrix.datasets[name].get("overrides", {}),
     }
+
+
+def _is_done(job: Job, evaluation: str, output: Path) -> bool:
+    """Whether an evaluation has been made with the settings that the matrix has now."""
+    folder = output / job.folder
+    if not (folder / JOB_FILE).is_file():
+        return False
+    steps = json.loads((folder / JOB_FILE).read_text(encoding="utf-8"))
+    wanted = {**job.overrides, **job.evaluations[evaluation]}
+    used = [step.get("overrides", {}) for path, step in steps.items() if Path(path).name == evaluation]
+    return any(all(settings.get(key) == value for key, value in wanted.items()) for settings in used)
 
 
 def _read_scores(path: Path) -> list[dict[str, str]]:

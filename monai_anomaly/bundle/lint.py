@@ -43,8 +43,7 @@ def lint_bundle(bundle_dir: str | os.PathLike[str]) -> list[Finding]:
     configs: dict[str, Any] = {}
     for path in sorted(root.rglob("*")):
         name = path.relative_to(root).as_posix()
-        outputs = name.startswith(("runs/", "eval/"))
-        if path.suffix.lower() == ".json" and path.is_file() and not path.is_symlink() and not outputs:
+        if path.suffix.lower() == ".json" and path.is_file() and not path.is_symlink():
             findings += _read(path, name, configs) if name.startswith("configs/") else _read_inert(path, name)
     metadata = configs.pop(METADATA, None)
     for file, config in configs.items():

@@ -80,12 +80,8 @@ _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 
 
 def _entries(root: Path) -> list[Path]:
-    """All files and links of a bundle in a fixed order; a link is not followed, outputs of its runs are left out."""
-    return sorted(
-        path
-        for path in root.rglob("*")
-        if path.is_symlink() or not (path.is_dir() or _is_run_output(path.relative_to(root)))
-    )
+    """All files and links of a bundle in a fixed order; a link is not followed."""
+    return sorted(path for path in root.rglob("*") if path.is_symlink() or not path.is_dir())
 
 
 def _is_run_output(path: Path) -> bool:
@@ -104,8 +100,12 @@ def lint_files(root: Path) -> Iterator[Finding]:
         remedy = "copy the file into the bundle"
         yield Finding("symlink", _relative(path, root), "", "it is a symbolic link", remedy)
     for path in listed:
-        if not path.is_symlink():
+        if path.is_symlink():
+            continue
+        if not _is_run_output(path.relative_to(root)):
             yield from _lint_one(path, root)
+        elif path.suffix == ".pt":  # other outputs are not loaded, and their size and paths stay on this machine
+            yield from _lint_weights(path, _relative(path, root))
     yield from _lint_large_files(root)
 
 

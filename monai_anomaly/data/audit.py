@@ -125,7 +125,7 @@ class DatalistAudit:
         if result is None:
             result = self._examine(items, errors, mark)
             if self.output_dir is not None:
-                write_json(self.output_dir / AUDIT_FILE, result)
+                write_json(self.output_dir / AUDIT_FILE, result, shared=True)
             logger.info("audited %d images in %.1f s", len(items), time.perf_counter() - started)
         for warning in result["warnings"]:
             logger.warning("%s: %s: %s", warning["code"], warning["message"], warning["remedy"])

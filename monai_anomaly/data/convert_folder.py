@@ -93,16 +93,33 @@ def _stem(name: str) -> str:
 def _attach_masks(root: Path, items: Sequence[Item]) -> None:
     if not (root / "masks").is_dir():
         return
-    masks = {_stem(name.partition("/")[2]): name for name in _names(root, "masks")}
-    for item in items:
-        folder, _, inside = item[Keys.IMAGE].partition("/")
-        if folder == "abnormal" and _stem(inside) in masks:
-            item[Keys.LABEL] = masks.pop(_stem(inside))
+    masks = _by_stem(_names(root, "masks"), root)
+    masked = [item for item in items if item[Keys.TARGET] and _inner_stem(item[Keys.IMAGE]) in masks]
+    _by_stem([item[Keys.IMAGE] for item in masked], root)
+    for item in masked:
+        item[Keys.LABEL] = masks.pop(_inner_stem(item[Keys.IMAGE]))
     if masks:
         raise ValueError(
             f"{len(masks)} file(s) in {root / 'masks'} belong to no image, first {next(iter(masks.values()))}: "
             "name each mask like its image in abnormal/"
         )
+
+
+def _by_stem(names: Sequence[str], root: Path) -> dict[str, str]:
+    """Names by what images and masks have in common; it must be another one for each."""
+    found: dict[str, str] = {}
+    for name in names:
+        other = found.setdefault(_inner_stem(name), name)
+        if other != name:
+            raise ValueError(
+                f"{root / other} and {root / name} differ in their suffix only, so that it is not clear which mask "
+                "belongs to which image: rename one of them"
+            )
+    return found
+
+
+def _inner_stem(name: str) -> str:
+    return _stem(name.partition("/")[2])
 
 
 def _split(items: Sequence[Item], validation: float, testing: float, seed: int, root: Path) -> dict[str, list[Item]]:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..functional.errors import l2_error
 from ..networks.blocks.outputs import AutoencoderOutput
+from ..utils import callable_name
 from ._reduced import ReducedLoss
 
 
@@ -30,7 +31,7 @@ class ReconstructionLoss(ReducedLoss):
 
     def extra_repr(self) -> str:
         """What distinguishes two of these losses."""
-        return f"error={self.error.__name__}"
+        return f"error={callable_name(self.error)}"
 
     def forward(self, prediction: AutoencoderOutput, target: Tensor) -> Tensor:
         """Loss of what an autoencoder returned against the image (B, C, *S)."""

@@ -11,6 +11,7 @@ from torch.nn.modules.loss import _Loss
 
 from ..functional.similarity import cka
 from ..networks.blocks.outputs import EnsembleOutput
+from ..utils import callable_name
 
 
 class RepulsionLoss(_Loss):
@@ -47,7 +48,7 @@ class RepulsionLoss(_Loss):
 
     def extra_repr(self) -> str:
         """What distinguishes two of these losses."""
-        return f"similarity={self.similarity.__name__}, weight={self.weight}"
+        return f"similarity={callable_name(self.similarity)}, weight={self.weight}"
 
     def forward(self, prediction: EnsembleOutput, target: Tensor) -> Tensor:
         """Loss of what an ensemble returned against the image (B, C, *S), a scalar."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 from .atomic import atomic_path, finite_or_none, write_json, write_text
 from .keys import Keys
-from .modules import accept_weights_of_wrapper, plain_tensor, unwrap
+from .modules import accept_weights_of_wrapper, callable_name, plain_tensor, unwrap
 from .seeding import derive_seed
 
 __all__ = [
     "Keys",
     "accept_weights_of_wrapper",
     "atomic_path",
+    "callable_name",
     "derive_seed",
     "finite_or_none",
     "plain_tensor",

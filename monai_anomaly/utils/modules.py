@@ -17,6 +17,14 @@ def unwrap(network: Callable[..., Any]) -> Any:
     return network.module if isinstance(network, DistributedDataParallel) else network
 
 
+def callable_name(function: Callable[..., Any]) -> str:
+    """Name of a function, with its arguments where some are bound; the same in every process."""
+    if isinstance(function, partial):
+        bound = [*map(repr, function.args), *(f"{name}={value!r}" for name, value in function.keywords.items())]
+        return f"{callable_name(function.func)}({', '.join(bound)})"
+    return str(getattr(function, "__name__", type(function).__name__))
+
+
 def plain_tensor(image: Tensor) -> Tensor:
     """The data of a MetaTensor without its metadata, whose bookkeeping would slow every operation of a network down."""
     return image.as_tensor() if isinstance(image, MetaTensor) else image

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,9 +22,12 @@ TARGETS = np.arange(60) % 2
 PATIENTS = [f"p{i // 2}" for i in range(60)]
 
 
-def write_run(folder: Path, scores: np.ndarray) -> None:
+def write_run(folder: Path, scores: np.ndarray, **changed: Any) -> None:
     """What an evaluation leaves behind."""
     folder.mkdir(parents=True)
+    (job,) = [job for job in MATRIX.jobs() if folder.parent.match(str(job.folder))]
+    settings = {**job.overrides, **job.evaluations[folder.name], **changed}
+    (folder.parent / "job.json").write_text(json.dumps({str(folder): {"overrides": settings}}))
     with open(folder / "scores.csv", "w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["image", "patient", "target", "score"])
@@ -65,6 +70,14 @@ def test_interval_agrees_with_a_slow_bootstrap_over_patients(tmp_path: Path, res
         means.append(np.mean([roc_auc_score(TARGETS[images], scores[images]) for scores in results.values()]))
     assert cell["low"] == pytest.approx(np.quantile(means, 0.025), abs=0.02)
     assert cell["high"] == pytest.approx(np.quantile(means, 0.975), abs=0.02)
+
+
+def test_results_of_other_settings_do_not_count(tmp_path: Path, results: dict[int, np.ndarray]) -> None:
+    shutil.rmtree(tmp_path / "sample/plain/seed1/rec")
+    write_run(tmp_path / "sample/plain/seed1/rec", results[1], seed=7)
+    result = collect(MATRIX, tmp_path)["sample"]
+    assert "AE" not in result["cells"] or "plain" not in result["cells"]["AE"]
+    assert result["finished"] == 2 and result["expected"] == 4
 
 
 def test_an_unfinished_cell_is_said_to_be_so(tmp_path: Path, results: dict[int, np.ndarray]) -> None:

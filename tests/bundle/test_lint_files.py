@@ -126,6 +126,20 @@ def test_weights_that_run_code_are_found(bundle: Path, kind: str) -> None:
     assert ("weights", WEIGHTS) in fired(bundle, ERROR)
 
 
+@pytest.mark.parametrize("folder", ["runs/first", "eval"])
+def test_outputs_of_runs_may_stay_but_must_be_inert(bundle: Path, folder: str) -> None:
+    outputs = bundle / folder
+    outputs.mkdir(parents=True)
+    torch.save({"a": torch.zeros(2)}, outputs / "model.pt")
+    (outputs / "metrics.json").write_text('{"file": "/home/me/image.png"}')
+    (outputs / "scores.csv").write_text("image,score\n/home/me/image.png,1\n")
+    assert lint_bundle(bundle) == []
+    torch.save({"a": os.system}, outputs / "model.pt")
+    (outputs / "train.json").write_text("{\"run\": \"$__import__('os').system('id')\"}")
+    found = fired(bundle, ERROR)
+    assert ("weights", f"{folder}/model.pt") in found and ("live-data", f"{folder}/train.json") in found
+
+
 def test_a_torchscript_file_must_be_one(bundle: Path) -> None:
     torch.jit.script(torch.nn.ReLU()).save(str(bundle / "models" / "model.ts"))
     assert lint_bundle(bundle) == []

@@ -89,6 +89,10 @@ def test_errors(tmp_path: Path) -> None:
     root = plain(tmp_path / "d")
     with pytest.raises(ValueError, match=r"normal/00\.png does not match patient_pattern '\^p'"):
         convert_folder(root, out, patient_pattern="^p")
+    twins = tree(tmp_path / "twins", *(f"normal/{i}.png" for i in range(3)), "abnormal/1.png", "abnormal/2.png")
+    tree(twins, "abnormal/1.jpg", "masks/1.png")
+    with pytest.raises(ValueError, match=r"1\.jpg and .*1\.png differ in their suffix only"):
+        convert_folder(twins, out)
     tree(root, "masks/sub/99.png")
     with pytest.raises(ValueError, match=r"1 file\(s\) in .*masks belong to no image, first masks/sub/99\.png"):
         convert_folder(root, out)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from itertools import product
 
 import pytest
@@ -163,3 +164,10 @@ def test_weighted_sum_loss() -> None:
     for losses, weights in (([ReconstructionLoss()], [1.0, 2.0]), ([], [])):
         with pytest.raises(ValueError, match=f"got {len(losses)} and {len(weights)}"):
             WeightedSumLoss(losses, weights)
+
+
+def test_losses_of_functions_with_bound_arguments_can_be_told_apart() -> None:
+    narrow = ReconstructionLoss(partial(ssim_error, win_size=7))
+    assert "error=ssim_error(win_size=7)" in str(narrow) and str(narrow) != str(ReconstructionLoss(ssim_error))
+    assert "similarity=cka, weight=0.5" in str(RepulsionLoss(narrow, weight=0.5))
+    assert "similarity=PairwiseDistance" in str(RepulsionLoss(narrow, nn.PairwiseDistance()))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,16 @@ from monai.data import MetaTensor
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from monai_anomaly.utils import Keys, atomic_path, derive_seed, plain_tensor, unwrap, write_json, write_text
+from monai_anomaly.utils import (
+    Keys,
+    atomic_path,
+    callable_name,
+    derive_seed,
+    plain_tensor,
+    unwrap,
+    write_json,
+    write_text,
+)
 
 
 def test_atomic_path_replaces_only_on_success(tmp_path: Path) -> None:
@@ -38,6 +48,20 @@ def test_what_a_killed_writer_left_is_overwritten(tmp_path: Path) -> None:
     write_text(tmp_path / "a.json", "short ä")
     assert (tmp_path / "a.json").read_text(encoding="utf-8") == "short ä"
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_writers_of_one_file_at_the_same_time(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    with atomic_path(path, shared=True) as first, atomic_path(path, shared=True) as second:
+        first.write_text("first, and longer")
+        second.write_text("second")
+    assert path.read_text() == "first, and longer" and list(tmp_path.iterdir()) == [path]
+
+
+def test_names_of_callables_are_the_same_in_every_process() -> None:
+    assert callable_name(derive_seed) == "derive_seed"
+    assert callable_name(partial(derive_seed, 1, window=7)) == "derive_seed(1, window=7)"
+    assert callable_name(torch.nn.ReLU()) == "ReLU"
 
 
 def test_json(tmp_path: Path) -> None:
