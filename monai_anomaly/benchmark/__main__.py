@@ -53,8 +53,13 @@ def main() -> int:
     job = commands.add_parser("job", help="run one job, given as JSON on standard input")
     job.set_defaults(run=_job)
     options = parser.parse_args()
-    code: int = options.run(options)
-    return code
+    try:
+        return int(options.run(options))
+    except (ValueError, OSError) as error:
+        if options.run is _job:  # its log shall say where it happened
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

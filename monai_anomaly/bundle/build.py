@@ -88,17 +88,22 @@ def create_bundle(name: str, output_dir: str | Path, weights: str | Path | None 
     Args:
         name: one of :func:`recipe_names`.
         output_dir: parent folder; must not hold a bundle of this name yet.
-        weights: trained weights to put into ``models/model.pt``.
+        weights: trained weights to put into ``models/model.pt``; the ``training.json`` beside them comes along.
 
     Raises:
-        ValueError: when the folder exists already, so that nobody's changes are overwritten.
+        ValueError: when the folder exists already, so that nobody's changes are overwritten, or there are no weights.
     """
     bundle = Path(output_dir) / name
     if bundle.exists():
         raise ValueError(f"{bundle} exists already: choose another output folder or move it away.")
+    if weights is not None and not Path(weights).is_file():
+        raise ValueError(f"weights {weights} do not exist: give a model.pt that a training wrote.")
     build_bundle(name, output_dir)
     if weights is not None:
         shutil.copyfile(weights, bundle / "models" / "model.pt")
+        settings = Path(weights).with_name("training.json")
+        if settings.is_file():
+            shutil.copyfile(settings, bundle / "models" / settings.name)
     return bundle
 
 

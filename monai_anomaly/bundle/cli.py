@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib
-import importlib.util
 import json
 import logging
 import sys
@@ -25,14 +23,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the command line without the program's name; default is the process's own.
 
     Returns:
-        the exit code: 0 without errors, 1 with some.
+        the exit code: 0 without errors, 1 with some, 2 for wrong use.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments and arguments[0] in ("lint", "verify"):
         _forget_paths_inside([Path(argument) for argument in arguments[1:]])
     options = _parser().parse_args(arguments)
-    result = options.run(options)
-    return int(result or 0)
+    try:
+        return int(options.run(options))
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -43,8 +44,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_lint(commands)
     _add_verify(commands)
     _add_schema(commands)
-    if importlib.util.find_spec("monai_anomaly.bundle.build") is not None:
-        importlib.import_module("monai_anomaly.bundle.build").add_parsers(commands)
+    from .build import add_parsers  # only now: it imports MONAI
+
+    add_parsers(commands)
     return parser
 
 

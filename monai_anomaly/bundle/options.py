@@ -11,7 +11,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -40,13 +40,43 @@ def check_options(arguments: Sequence[str] | None = None) -> None:
     files = [Path(file) for file in _as_list(options.get("config_file", "")) if file]
     if not files or any(file.suffix != ".json" for file in files):  # named elsewhere (--args_file), or not ours
         return
-    known = set(inspect.signature(run).parameters)
-    known |= {re.split("[#:]", key)[0] for file in files for key in json.loads(file.read_text(encoding="utf-8"))}
+    settings = _settings(files)
+    known = {_first_id(key) for key in settings} | set(inspect.signature(run).parameters)
     for name in options:
-        if re.split("[#:]", name)[0] not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean --{near[0]}?" if near else f"known are {sorted(known)}."
-            raise ValueError(f"unknown option --{name}: {hint}")
+        if _first_id(name) not in known:
+            raise ValueError(f"unknown option --{name}: {_hint(name, settings, files[0].with_name('train.json'))}")
+    if "spatial_size" in options:
+        _check_spatial_size(options["spatial_size"])
+
+
+def _settings(files: Iterable[Path]) -> dict[str, Any]:
+    merged: dict[str, Any] = {}
+    for file in files:
+        merged |= json.loads(file.read_text(encoding="utf-8"))
+    return merged
+
+
+def _first_id(name: str) -> str:
+    return re.split("[#:]", name.removeprefix("+"))[0]  # a plus makes MONAI merge the value into the one that is there
+
+
+def _hint(name: str, settings: Mapping[str, Any], training: Path) -> str:
+    """What to do about an option that is not known here."""
+    if near := difflib.get_close_matches(name, settings, n=1):
+        return f"did you mean --{near[0]}?"
+    if training.is_file() and _first_id(name) in _settings([training]):
+        return f"it is a setting of {training.name}, which is not used here; leave it out."
+    plain = sorted(key for key, value in settings.items() if not isinstance(value, dict) and key != "imports")
+    return f"known are {', '.join(plain)}."
+
+
+def _check_spatial_size(text: str) -> None:
+    try:
+        size = ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        size = None
+    if not (isinstance(size, list | tuple) and len(size) in (2, 3) and all(isinstance(axis, int) for axis in size)):
+        raise ValueError(f'--spatial_size must be two or three numbers such as "[64,64]", got {text!r}.')
 
 
 def find_weights(path: str | os.PathLike[str]) -> str:
@@ -57,7 +87,7 @@ def find_weights(path: str | os.PathLike[str]) -> str:
     """
     if not Path(path).is_file():
         raise ValueError(
-            f"no weights at {path}: train first with the same --output_dir, or give --checkpoint FILE (a model.pt)."
+            f"no weights at {path}: train first, then give --checkpoint OUTPUT_DIR/models/model.pt of that training."
         )
     return str(path)
 

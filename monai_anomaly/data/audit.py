@@ -104,7 +104,7 @@ class DatalistAudit:
 
         Returns:
             What ``audit.json`` holds: ``datalist``, ``fingerprint``, ``version``, ``counts``, ``errors`` (empty),
-            ``warnings``, ``near_duplicates`` and ``baselines``.
+            ``warnings``, ``images``, ``near_duplicates`` and ``baselines``.
 
         Raises:
             AuditError: listing every error of the data.
@@ -145,6 +145,7 @@ class DatalistAudit:
             "counts": count_items(items),
             "errors": errors + find_errors(items, self.in_channels),
             "warnings": find_warnings(items) + duplicate_warnings(shared) + baseline_warnings(baselines),
+            "images": _files_by_section(items),
             "near_duplicates": shared,
             "baselines": baselines,
         }
@@ -159,6 +160,14 @@ class DatalistAudit:
             return None
         same = isinstance(stored, dict) and stored.get("fingerprint") == mark and not stored.get("errors")
         return stored if same else None
+
+
+def _files_by_section(items: Sequence[AuditItem]) -> dict[str, list[str]]:
+    """Files in the order of the baselines' scores."""
+    files: dict[str, list[str]] = {}
+    for item in items:
+        files.setdefault(item.section, []).append(item.file)
+    return files
 
 
 def _on_first_rank(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:

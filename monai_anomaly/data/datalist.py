@@ -187,6 +187,8 @@ def inference_items(
 ) -> list[Item]:
     """Return the items to run inference on: a datalist's section (targets optional), a folder's images, or one image.
 
+    Masks are left out: nothing reads them.
+
     Args:
         source: datalist JSON, folder, or image file.
         section: section(s) to take from a datalist; ignored for a folder.
@@ -194,7 +196,8 @@ def inference_items(
         limit: at most that many items, evenly spaced.
     """
     if os.fspath(source).lower().endswith(".json"):
-        return load_datalist(source, section, base_dir, limit, require_target=False)
+        items = load_datalist(source, section, base_dir, limit, require_target=False)
+        return [{key: value for key, value in item.items() if key not in FILE_KEYS[1:]} for item in items]
     items = list_images(source)
     if limit is not None and limit < len(items):
         items = [items[i * len(items) // limit] for i in range(limit)]

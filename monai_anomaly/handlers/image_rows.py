@@ -53,6 +53,7 @@ class ImageRows:
         target, index = item.get(Keys.TARGET), item.get(Keys.INDEX)
         return {
             "image": self._name(item),
+            "source": _source(item),
             "patient": None if item.get(Keys.PATIENT) is None else str(item[Keys.PATIENT]),
             "target": None if target is None or int(target) not in (0, 1) else int(target),
             "score": float(item[Keys.SCORE]),
@@ -60,9 +61,8 @@ class ImageRows:
         }
 
     def _name(self, item: Mapping[str, Any]) -> str:
-        """The file an image was read from, or an empty string."""
-        image = item.get(Keys.IMAGE)
-        source = str(image.meta.get("filename_or_obj", "")) if isinstance(image, MetaTensor) else ""
+        """The file an image was read from, relative to the data set's folder, or an empty string."""
+        source = _source(item)
         file = Path(os.path.abspath(source))
         if not source or self.base_dir is None or not file.is_relative_to(self.base_dir):
             return Path(source).as_posix() if source else ""
@@ -85,3 +85,8 @@ class ImageRows:
     def write(self, engine: Engine, rows: list[Row]) -> None:
         """Use the rows of all processes, in the order of the datalist; called on the first process only."""
         raise NotImplementedError
+
+
+def _source(item: Mapping[str, Any]) -> str:
+    image = item.get(Keys.IMAGE)
+    return str(image.meta.get("filename_or_obj", "")) if isinstance(image, MetaTensor) else ""

@@ -19,7 +19,7 @@ from ..utils import Keys
 from ..visualize import encode_data_uri, overlay_heatmap, select_gallery, to_gray, write_report
 from ..visualize.planes import describe_slice, display_planes
 from .image_rows import ImageRows, Row
-from .result_writers import read_audit
+from .result_writers import audit_scores, read_audit
 
 _SHOWN = (Keys.IMAGE, Keys.MAP, Keys.RECONSTRUCTION, Keys.LABEL)
 _VALUES_PER_MAP = 256  # of each map so many values, evenly spread, decide the common color scale
@@ -36,8 +36,9 @@ class ReportWriter(ImageRows):
         output_dir: folder of the file; ``metrics.json`` is read from it.
         base_dir: folder of the data set; files in it are named relative to it.
         title: title of the page.
-        dataset: name of the data set; default the folder of the datalist, where there is an audit that names it.
-        section: section of the datalist that is evaluated.
+        dataset: name of the data set; default that of the datalist, where there is an audit that names it, or of its
+            folder where it is called ``datalist.json``.
+        section: section(s) of the datalist evaluated.
         max_gallery: largest number of images shown.
         max_kept: largest number of images whose pictures a process keeps in memory; later ones have a score only.
         audit_dir: folder of ``audit.json``; None: ``output_dir``.
@@ -52,7 +53,7 @@ class ReportWriter(ImageRows):
         base_dir: str | os.PathLike[str] | None = None,
         title: str = "Anomaly detection report",
         dataset: str | None = None,
-        section: str = "testing",
+        section: str | Sequence[str] = "testing",
         max_gallery: int = 200,
         max_kept: int = 5000,
         audit_dir: str | os.PathLike[str] | None = None,
@@ -124,8 +125,7 @@ class ReportWriter(ImageRows):
             )
         metrics = json.loads(path.read_text(encoding="utf-8"))
         audit = read_audit(self.audit_dir)
-        baselines = audit.get("baselines", {})
-        scores = {name: sections.get(self.section, {}).get("scores", []) for name, sections in baselines.items()}
+        scores = audit_scores(audit, self.section, rows)
         write_report(
             self.output_dir / "report.html",
             metrics,
@@ -134,12 +134,20 @@ class ReportWriter(ImageRows):
                 for i, row in enumerate(rows)
             ],
             self.title,
-            dataset=self.dataset or (Path(audit["datalist"]).resolve().parent.name if "datalist" in audit else None),
-            baseline_scores={name: values for name, values in scores.items() if None not in values},
+            dataset=self.dataset or (_dataset_name(Path(audit["datalist"])) if "datalist" in audit else None),
+            baseline_scores={name: _numbers(values) for name, values in scores.items() if None not in values},
             value_range=self._value_range,
             value_range_note="0.5th to 99.5th percentile of all maps; one color scale for all images",
             max_gallery=self.max_gallery,
         )
+
+
+def _dataset_name(datalist: Path) -> str:
+    return datalist.resolve().parent.name if datalist.stem == "datalist" else datalist.stem
+
+
+def _numbers(values: Sequence[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
 
 
 def _spread(plane: np.ndarray) -> np.ndarray:

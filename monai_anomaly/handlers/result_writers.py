@@ -7,7 +7,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,7 @@ class MetricsWriter(ImageRows):
         output_dir: folder of the file, made if missing.
         method: name of the method, for titles.
         settings: what else should be on record, such as seed and epochs: plain values.
-        section: section of the datalist that is evaluated.
+        section: section(s) of the datalist evaluated.
         num_draws: bootstrap draws for the baselines.
         audit_dir: folder of ``audit.json``; None: ``output_dir``.
         checkpoint: file of the weights; the settings they were trained with stand beside it in ``training.json``.
@@ -86,7 +86,7 @@ class MetricsWriter(ImageRows):
         output_dir: str | os.PathLike[str],
         method: str = "",
         settings: Mapping[str, Any] | None = None,
-        section: str = "testing",
+        section: str | Sequence[str] = "testing",
         num_draws: int = 1000,
         audit_dir: str | os.PathLike[str] | None = None,
         checkpoint: str | os.PathLike[str] | None = None,
@@ -103,12 +103,15 @@ class MetricsWriter(ImageRows):
         """Write the file, all or nothing, and print the table."""
         audit = read_audit(self.audit_dir)
         summary = engine.state.metric_summary  # type: ignore[attr-defined]
+        scores = audit_scores(audit, self.section, rows)
         content = {
             "method": self.method,
             "metrics": summary["metrics"],
-            "baselines": self._baselines(audit, rows),
+            "baselines": self._baselines(scores, rows),
             "counts": summary["counts"],
-            "warnings": [warning["message"] for warning in audit.get("warnings", [])] + summary["warnings"],
+            "warnings": [warning["message"] for warning in audit.get("warnings", [])]
+            + _unseen_images(audit, scores, rows)
+            + summary["warnings"],
             "settings": self._training() | self.settings | summary["settings"],
         }
         write_json(self.output_dir / "metrics.json", content)
@@ -122,12 +125,9 @@ class MetricsWriter(ImageRows):
         known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else "unknown"
         return {"checkpoint": self.checkpoint.name, "training": known}
 
-    def _baselines(self, audit: Mapping[str, Any], rows: list[Row]) -> dict[str, dict[str, Any]]:
+    def _baselines(self, baselines: Mapping[str, Sequence[float | None]], rows: list[Row]) -> dict[str, dict[str, Any]]:
         table = {}
-        for name, sections in audit.get("baselines", {}).items():
-            scores = sections.get(self.section, {}).get("scores", [])
-            if len(scores) != len(rows):  # the audit saw other images than were evaluated
-                continue
+        for name, scores in baselines.items():
             scored = [
                 # without a name every image is its own patient, as for the method's own intervals
                 (score, row["target"], row["patient"] or row["image"] or f"image {i}")
@@ -155,6 +155,46 @@ def read_audit(folder: Path) -> dict[str, Any]:
     path = folder / "audit.json"
     audit: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return audit
+
+
+def audit_scores(
+    audit: Mapping[str, Any], section: str | Sequence[str], rows: Sequence[Row]
+) -> dict[str, list[float | None]]:
+    """Scores of the trivial baselines for the evaluated images, None for those that the audit did not see.
+
+    An image is found by its file; where no row names one, all images of the section in their order are meant.
+
+    Args:
+        audit: content of ``audit.json``.
+        section: section, or sections, that were evaluated.
+        rows: the evaluated images.
+
+    Returns:
+        baseline name to one score a row; without baselines that have no score here.
+    """
+    sections = [section] if isinstance(section, str) else list(section)
+    files = [file for name in sections for file in audit.get("images", {}).get(name, [])]
+    place = {file: i for i, file in enumerate(files)}
+    places = [place.get(os.path.abspath(row["source"])) if row.get("source") else None for row in rows]
+    table = {}
+    for baseline, by_section in audit.get("baselines", {}).items():
+        listed = [score for name in sections for score in by_section.get(name, {}).get("scores", [])]
+        if not any(row.get("source") for row in rows) and len(listed) == len(rows):
+            places = list(range(len(rows)))
+        scores = [listed[i] if i is not None and i < len(listed) else None for i in places]
+        if any(score is not None for score in scores):
+            table[baseline] = scores
+    return table
+
+
+def _unseen_images(
+    audit: Mapping[str, Any], scores: Mapping[str, Sequence[float | None]], rows: Sequence[Row]
+) -> list[str]:
+    """Warn where the baselines are missing or stand for a part of the images."""
+    seen = max((sum(score is not None for score in values) for values in scores.values()), default=0)
+    if not audit.get("baselines") or seen == len(rows):
+        return []
+    return [f"the trivial baselines stand for {seen} of the {len(rows)} evaluated images: the audit saw no others"]
 
 
 def format_metrics(content: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from test_matrix import CONTENT
 
+from monai_anomaly.benchmark.__main__ import main
 from monai_anomaly.benchmark.matrix import Matrix
 from monai_anomaly.benchmark.runner import command, plan, run_matrix, run_steps
 from monai_anomaly.benchmark.table import collect
@@ -70,3 +71,12 @@ def test_the_printed_command_says_all_settings() -> None:
     text = command({"configs": ["a.json", "b.json"], "overrides": {"score": "ens", "spatial_size": [64, 64]}})
     expected = "python -m monai.bundle run --config_file \"['a.json','b.json']\" --score ens --spatial_size '[64, 64]'"
     assert text == expected
+
+
+@pytest.mark.parametrize("command", [["run", "none.json"], ["table", "none.json"]])
+def test_wrong_use_is_one_line_and_a_status(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["benchmark", *command, "--output", str(tmp_path)])
+    assert main() == 2
+    assert capsys.readouterr().err.startswith("error: ") and "none.json" not in [p.name for p in tmp_path.iterdir()]

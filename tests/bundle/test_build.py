@@ -10,11 +10,12 @@ import pytest
 
 from monai_anomaly.bundle import build
 from monai_anomaly.bundle.build import build_bundle, bundle_files, create_bundle, recipe_names
+from monai_anomaly.bundle.cli import main
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-def test_the_bundles_of_the_first_issue_are_there() -> None:
+def test_the_published_bundles_are_there() -> None:
     assert {"ae", "memae", "aeu", "d2ue_ae", "d2ue_memae", "d2ue_aeu"} <= set(recipe_names())
 
 
@@ -63,3 +64,25 @@ def test_two_layers_must_not_define_the_same_key() -> None:
     assert content == {"a": {"b": 1, "c": 2}}
     with pytest.raises(ValueError, match="third defines a::b"):
         build._merge(content, {"a": {"b": 3}}, "third")
+
+
+def test_settings_come_along_with_the_weights(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/model.pt").write_bytes(b"weights")
+    (tmp_path / "run/training.json").write_text('{"seed": 3}')
+    bundle = create_bundle("ae", tmp_path, tmp_path / "run/model.pt")
+    assert (bundle / "models/model.pt").read_bytes() == b"weights"
+    assert json.loads((bundle / "models/training.json").read_text()) == {"seed": 3}
+
+
+@pytest.mark.parametrize(
+    "arguments", [["build", "nothing"], ["create", "ae"], ["create", "aeu", "--weights", "none.pt"]]
+)
+def test_wrong_use_is_one_line_and_a_status(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ae").mkdir()
+    assert main(arguments) == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith("error: ") and "Traceback" not in printed.err and not printed.out

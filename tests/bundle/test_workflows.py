@@ -70,6 +70,11 @@ def test_train_evaluate_and_score_new_images(name: str, phantom: tuple[Path, lis
     assert len(list((tmp_path / "run/maps").iterdir())) == len(testing)
 
     weights = str(tmp_path / "run/models/model.pt")
+    chosen = {"datalist": str(datalist), "checkpoint": weights, "output_dir": str(tmp_path / "listed")}
+    run(name, ["inference"], **data, **chosen)
+    with open(tmp_path / "listed/scores.csv", newline="") as stream:
+        listed = list(csv.DictReader(stream))
+    assert [(row["image"], row["target"]) for row in listed] == [(row["image"], row["target"]) for row in rows]
     run(name, ["inference"], **data, checkpoint=weights, output_dir=str(tmp_path / "new"))
     with open(tmp_path / "new/scores.csv", newline="") as stream:
         scores = {row["image"]: float(row["score"]) for row in csv.DictReader(stream)}

@@ -31,6 +31,7 @@ def write_audit(output: Path, folder: Path) -> None:
     scores = np.random.default_rng(0).normal(size=COUNT).tolist()
     audit = {
         "datalist": str(folder / "datalist.json"),
+        "images": {"testing": [str(folder / f"images/testing_{i:03d}.png") for i in range(COUNT)]},
         "baselines": {"mean_intensity": {"testing": {"scores": scores}}},
     }
     output.mkdir(parents=True, exist_ok=True)

@@ -17,10 +17,11 @@ from evaluation_case import COUNT, Blurrer, dataset, evaluate, infer, phantom
 from ignite.engine import Engine, Events
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from monai_anomaly.data import load_datalist
 from monai_anomaly.functional.bootstrap import bootstrap_scores
 from monai_anomaly.functional.curves import average_precision_from_counts, roc_auc_from_counts
 from monai_anomaly.handlers import AnomalyMetrics, MetricsWriter, ScoresWriter
-from monai_anomaly.handlers.result_writers import format_metrics
+from monai_anomaly.handlers.result_writers import audit_scores, format_metrics
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +39,15 @@ def scores_of(samples: Any) -> list[float]:
     return [float(infer(samples[i]["image"].as_tensor()[None], Blurrer())["score"]) for i in range(COUNT)]
 
 
-def audit(folder: Path, scores: dict[str, Sequence[float | None]], section: str = "testing", **more: Any) -> None:
+def audit(folder: Path, scores: dict[str, Sequence[float | None]], files: Sequence[str], **more: Any) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    baselines = {name: {section: {"image_auroc": 0.5, "scores": list(values)}} for name, values in scores.items()}
-    (folder / "audit.json").write_text(json.dumps({"baselines": baselines, "warnings": [], **more}), encoding="utf-8")
+    baselines = {name: {"testing": {"image_auroc": 0.5, "scores": list(values)}} for name, values in scores.items()}
+    content = {"baselines": baselines, "images": {"testing": list(files)}, "warnings": [], **more}
+    (folder / "audit.json").write_text(json.dumps(content), encoding="utf-8")
+
+
+def files_of(folder: Path) -> list[str]:
+    return [item["image"] for item in load_datalist(folder / "datalist.json", "testing")]
 
 
 def write_metrics(folder: Path, output: Path, edit: Any = None, **options: Any) -> dict[str, Any]:
@@ -114,7 +120,7 @@ def test_metrics_baselines_and_intervals(folder: Path, tmp_path: Path, capsys: p
     draw = np.random.default_rng(0)
     good, bad = (draw.normal(size=COUNT) + sign * np.arange(COUNT) % 2 for sign in (1, -1))
     warning = {"code": "c", "message": "look out", "remedy": "r"}
-    audit(tmp_path, {"good_one": good.tolist(), "bad": bad.tolist(), "short": [0.1]}, warnings=[warning])
+    audit(tmp_path, {"good_one": good.tolist(), "bad": bad.tolist()}, files_of(folder), warnings=[warning])
     content = write_metrics(folder, tmp_path, method="Blur", settings={"seed": 3}, num_draws=60)
     scores, targets = np.array(scores_of(dataset(folder))), np.arange(COUNT) % 2
     assert content["method"] == "Blur" and content["settings"]["seed"] == 3
@@ -122,7 +128,7 @@ def test_metrics_baselines_and_intervals(folder: Path, tmp_path: Path, capsys: p
     assert content["warnings"][0] == "look out"
     assert content["metrics"]["image_auroc"]["value"] == pytest.approx(roc_auc_score(targets, scores))
     assert content["metrics"]["pixel_best_dice"]["oracle"] is True
-    assert set(content["baselines"]) == {"good_one", "bad"}, "scores of other images say nothing about these"
+    assert set(content["baselines"]) == {"good_one", "bad"} and len(content["warnings"]) == 1
     for name, values in {"good_one": good, "bad": bad}.items():
         expected = bootstrap_scores(
             {"image_auroc": roc_auc_from_counts, "image_ap": average_precision_from_counts},
@@ -149,17 +155,46 @@ def test_without_an_audit_there_are_no_baselines(folder: Path, tmp_path: Path) -
 
 def test_baselines_leave_out_images_that_have_no_score_or_no_target(folder: Path, tmp_path: Path) -> None:
     scores = [0.5, 0.7, None, 0.9, 0.1, 0.2, 0.3, 0.8, 99.0]
-    audit(tmp_path, {"some": scores, "none": [None] * COUNT})
+    audit(tmp_path, {"some": scores, "none": [None] * COUNT}, files_of(folder))
     content = write_metrics(folder, tmp_path, num_draws=0)
     kept = [0, 1, 3, 4, 5, 6, 7, 8]
     expected = roc_auc_score([i % 2 for i in kept], [scores[i] for i in kept])
     assert content["baselines"]["some"]["image_auroc"] == {"value": pytest.approx(expected), "low": None, "high": None}
     assert "none" not in content["baselines"]
     rows = [{"image": f"{i}", "patient": None, "target": i % 2 if i < 8 else None, "index": i} for i in range(COUNT)]
-    content = json.loads((tmp_path / "audit.json").read_text(encoding="utf-8"))
     expected = roc_auc_score([i % 2 for i in kept[:-1]], [scores[i] for i in kept[:-1]])
-    table = MetricsWriter(tmp_path, num_draws=0)._baselines(content, rows)
+    table = MetricsWriter(tmp_path, num_draws=0)._baselines({"some": scores}, rows)
     assert table["some"]["image_auroc"]["value"] == pytest.approx(expected)
+
+
+def test_baselines_of_a_part_of_the_images_are_those_of_the_same_files(folder: Path, tmp_path: Path) -> None:
+    values = np.random.default_rng(3).normal(size=COUNT)
+    audit(tmp_path, {"some": values.tolist()}, files_of(folder))
+    part = [6, 1, 3, 2]
+    evaluate(dataset(folder), [AnomalyMetrics(num_draws=0), MetricsWriter(tmp_path, num_draws=0)], part)
+    content = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
+    expected = roc_auc_score([i % 2 for i in part], values[part])
+    assert content["baselines"]["some"]["image_auroc"]["value"] == pytest.approx(expected)
+    assert content["warnings"] == []
+
+
+def test_baselines_of_other_images_are_left_out_with_a_warning(folder: Path, tmp_path: Path) -> None:
+    audit(tmp_path, {"some": [0.5] * COUNT}, [f"/elsewhere/{i}.png" for i in range(COUNT)])
+    content = write_metrics(folder, tmp_path)
+    assert content["baselines"] == {}
+    assert content["warnings"][0].startswith(f"the trivial baselines stand for 0 of the {COUNT} evaluated images")
+
+
+def test_scores_of_the_audit_by_file_section_and_order() -> None:
+    found = {
+        "images": {"validation": ["/v/0.png"], "testing": ["/t/0.png", "/t/1.png"]},
+        "baselines": {"a": {"validation": {"scores": [0.1]}, "testing": {"scores": [0.2, None]}}},
+    }
+    files = [{"source": name} for name in ("/t/1.png", "/t/0.png", "/v/0.png", "/new.png")]
+    assert audit_scores(found, ["validation", "testing"], files) == {"a": [None, 0.2, 0.1, None]}
+    assert audit_scores(found, "testing", files) == {"a": [None, 0.2, None, None]}
+    assert audit_scores(found, "testing", [{"source": ""}] * 2) == {"a": [0.2, None]}
+    assert audit_scores(found, "testing", [{"source": ""}] * 3) == {} == audit_scores({}, "testing", files)
 
 
 def test_one_class_gives_undefined_metrics_not_a_crash(folder: Path, tmp_path: Path) -> None:
@@ -168,7 +203,7 @@ def test_one_class_gives_undefined_metrics_not_a_crash(folder: Path, tmp_path: P
             item["target"] = 0
             item.pop("label", None)
 
-    audit(tmp_path, {"some": [float(i) for i in range(COUNT)]})
+    audit(tmp_path, {"some": [float(i) for i in range(COUNT)]}, files_of(folder))
     with pytest.warns(UserWarning, match="undefined metrics"):
         content = write_metrics(folder, tmp_path, edit)
     assert content["metrics"]["image_auroc"]["value"] is None
@@ -178,12 +213,11 @@ def test_one_class_gives_undefined_metrics_not_a_crash(folder: Path, tmp_path: P
 
 def test_images_without_a_patient_are_their_own(folder: Path, tmp_path: Path) -> None:
     values = [0.1, 0.6, 0.5, 0.9, 0.3, 0.2, 0.4, 0.8, 0.7]
-    audit(tmp_path, {"some": values})
     rows = [{"image": "", "patient": None, "target": i % 2, "score": 0.0, "index": i} for i in range(COUNT)]
     writer = MetricsWriter(tmp_path, num_draws=50)
-    table = writer._baselines(json.loads((tmp_path / "audit.json").read_text(encoding="utf-8")), rows)
+    table = writer._baselines({"some": values}, rows)
     named = [{**row, "patient": f"p{row['index']}"} for row in rows]
-    assert table == writer._baselines(json.loads((tmp_path / "audit.json").read_text(encoding="utf-8")), named)
+    assert table == writer._baselines({"some": values}, named)
     assert table["some"]["image_auroc"]["low"] < table["some"]["image_auroc"]["high"]
 
 

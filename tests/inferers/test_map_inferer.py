@@ -89,8 +89,8 @@ def test_reconstruction_builds_no_graph() -> None:
     network, modes = _autoencoder(), []
     network.register_forward_hook(lambda *_: modes.append(torch.is_grad_enabled()))
     ReconstructionInferer()(IMAGE, network)
-    EnsembleInferer("unc")(IMAGE, NetworkEnsemble(lambda: network, 1))
-    assert modes == [False, False]
+    EnsembleInferer("unc")(IMAGE, NetworkEnsemble(lambda: network, 2))
+    assert modes == [False, False, False]
 
 
 def test_error_and_reduction_are_arguments() -> None:

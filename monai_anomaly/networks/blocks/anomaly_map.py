@@ -69,14 +69,15 @@ class EnsembleMap(nn.Module):
 
     For members that predict a variance all three are divided by its mean over the members (``ens``) or the root of it
     (``unc``, ``dsu``), and ``L_k`` is the variance-weighted squared error. Differs from the paper's wording, as its
-    authors' code does: the output ``|f_k - x|`` is not normalized. One member alone has no disagreement: zeros.
+    authors' code does: the output ``|f_k - x|`` is not normalized. While the first member is the only one trained,
+    there is no disagreement: zeros.
 
     Args:
         network: the ensemble.
         score: one of :data:`ENSEMBLE_SCORES`.
 
     Raises:
-        ValueError: when ``score`` is unknown.
+        ValueError: when ``score`` is unknown, or compares members and there is one only.
 
     Reference:
         Gu et al., MICCAI 2024, Eqs. 5-6; Y. Cai, H. Chen, X. Yang, Y. Zhou, K.-T. Cheng: "Dual-Distribution Discrepancy
@@ -87,6 +88,8 @@ class EnsembleMap(nn.Module):
         super().__init__()
         if score not in ENSEMBLE_SCORES:
             raise ValueError(f"score must be one of {ENSEMBLE_SCORES}, got {score!r}.")
+        if score != "ens" and len(network.members) == 1:
+            raise ValueError(f"score {score!r} compares members: give two or more, or use the score 'ens' for one.")
         self.network = network
         self.score = score
         accept_weights_of_wrapper(network, "network.")

@@ -133,13 +133,15 @@ class DenseAutoencoder(nn.Module):
             Named fields, see :class:`AutoencoderOutput`.
 
         Raises:
-            ValueError: when the image has another shape.
+            ValueError: when the image has another shape, or there is one only in training mode.
         """
         expected = [self.in_channels] + list(self.spatial_size)
         if list(image.shape[1:]) != expected:
             raise ValueError(
                 f"image must be (B, *{expected}), got {list(image.shape)}: resize it to the network's size."
             )
+        if self.training and image.shape[0] < 2:
+            raise ValueError("batch normalization needs at least two images in a training batch: raise batch_size.")
         x = image
         layers: list[Tensor] = []
         for down in self.encoder:

@@ -95,9 +95,12 @@ def test_identical_learners_agree(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_member_has_no_disagreement(kind: str) -> None:
-    ensemble = make_ensemble(kind, num_members=1)
+    ensemble = make_ensemble(kind, num_members=2)
+    ensemble.activate(0)
     for score in ("unc", "dsu"):
-        assert torch.equal(EnsembleMap(ensemble, score)(make_images()), torch.zeros(4, 1, 16, 32))
+        assert torch.equal(EnsembleMap(ensemble.eval(), score)(make_images()), torch.zeros(4, 1, 16, 32))
+        with pytest.raises(ValueError, match=f"score '{score}' compares members: give two or more"):
+            EnsembleMap(make_ensemble(kind, num_members=1), score)
     torch.testing.assert_close(
         EnsembleMap(ensemble, "ens")(make_images()), ReconstructionMap(ensemble.members[0])(make_images()).detach()
     )

@@ -222,3 +222,10 @@ def test_from_loss_to_code_a_gradient_flows_through_shrinkage() -> None:
     output = network(torch.rand(3, 1, 16, 16))
     (gradient,) = torch.autograd.grad(output.reconstruction.square().sum(), network.memory.slots)
     assert bool(torch.isfinite(gradient).all()) and float(gradient.abs().max()) > 0
+
+
+def test_one_image_is_too_few_to_learn_from() -> None:
+    network = DenseAutoencoder(spatial_size=16, hidden_channels=8)
+    with pytest.raises(ValueError, match="at least two images in a training batch: raise batch_size"):
+        network(torch.zeros(1, 1, 16, 16))
+    assert network.eval()(torch.zeros(1, 1, 16, 16)).reconstruction.shape == (1, 1, 16, 16)
