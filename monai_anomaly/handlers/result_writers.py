@@ -199,7 +199,7 @@ def _unseen_images(
 
 def format_metrics(content: Mapping[str, Any]) -> str:
     """The metrics of ``metrics.json`` and its trivial baselines as a table for a terminal."""
-    lines = [f"{'':32s} {'value':>7s}   95 % interval"]
+    lines = [f"{'':36s} {'value':>7s}   95 % interval"]
     lines += [_line(name, entry) for name, entry in content["metrics"].items()]
     for name, metrics in content["baselines"].items():
         lines += [_line(f"{name} (no learning)", metrics["image_auroc"])]
@@ -210,4 +210,4 @@ def format_metrics(content: Mapping[str, Any]) -> str:
 def _line(name: str, entry: Mapping[str, Any]) -> str:
     value = "undefined" if entry["value"] is None else f"{entry['value']:.3f}"
     interval = "" if entry["low"] is None else f"[{entry['low']:.3f}, {entry['high']:.3f}]"
-    return f"{name:32s} {value:>7s}   {interval}" + ("  (oracle threshold)" if entry.get("oracle") else "")
+    return f"{name:36s} {value:>7s}   {interval}" + ("  (oracle threshold)" if entry.get("oracle") else "")
