@@ -18,12 +18,11 @@ from matplotlib.figure import Figure
 from monai.bundle import ConfigWorkflow
 
 from monai_anomaly.visualize import overlay_heatmap, to_gray
-from monai_anomaly.visualize.planes import display_planes
+from monai_anomaly.visualize.planes import INTENSITIES, display_planes
 
 ROOT = Path(__file__).resolve().parents[1]
 BUNDLE = ROOT / "bundles" / "d2ue_ae"
 RANKS = (0.1, 0.5, 0.9)  # of the images of a class, sorted by score: low, median, high
-INTENSITIES = (-1.0, 1.0)
 
 
 def score_sample(score: str) -> list[dict[str, Any]]:

@@ -14,9 +14,7 @@ from monai.handlers import TensorBoardHandler
 
 from ..utils import Keys
 from ..visualize import overlay_heatmap, to_gray
-from ..visualize.planes import display_planes
-
-_INTENSITIES = (-1.0, 1.0)
+from ..visualize.planes import INTENSITIES, display_planes
 
 
 class AnomalyImagePanels(TensorBoardHandler):
@@ -75,8 +73,8 @@ def _stack(rows: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _row(planes: Mapping[str, np.ndarray], span: tuple[float, float]) -> np.ndarray:
-    pictures = [to_gray(planes[key], _INTENSITIES) for key in (Keys.IMAGE, Keys.RECONSTRUCTION) if key in planes]
+    pictures = [to_gray(planes[key], INTENSITIES) for key in (Keys.IMAGE, Keys.RECONSTRUCTION) if key in planes]
     label = planes.get(Keys.LABEL)
     annotated = label if label is not None and label.max() > 0 else None
-    pictures.append(overlay_heatmap(planes[Keys.IMAGE], planes[Keys.MAP], annotated, span, _INTENSITIES))
+    pictures.append(overlay_heatmap(planes[Keys.IMAGE], planes[Keys.MAP], annotated, span, INTENSITIES))
     return np.concatenate(pictures, axis=1)

@@ -17,13 +17,12 @@ from ignite.engine import Engine
 from ..metrics.gather import gather_rows, gather_strings
 from ..utils import Keys
 from ..visualize import encode_data_uri, overlay_heatmap, select_gallery, to_gray, write_report
-from ..visualize.planes import describe_slice, display_planes
+from ..visualize.planes import INTENSITIES, describe_slice, display_planes
 from .image_rows import ImageRows, Row
 from .result_writers import audit_scores, read_audit
 
 _SHOWN = (Keys.IMAGE, Keys.MAP, Keys.RECONSTRUCTION, Keys.LABEL)
 _VALUES_PER_MAP = 256  # of each map so many values, evenly spread, decide the common color scale
-_INTENSITIES = (-1.0, 1.0)
 
 
 class ReportWriter(ImageRows):
@@ -104,13 +103,13 @@ class ReportWriter(ImageRows):
         return (float(low), float(high)) if high > low else (float(low), float(low) + 1.0)
 
     def _thumbnails(self, planes: Mapping[str, np.ndarray]) -> dict[str, str]:
-        pictures = {"image": to_gray(planes[Keys.IMAGE], _INTENSITIES)}
+        pictures = {"image": to_gray(planes[Keys.IMAGE], INTENSITIES)}
         if Keys.RECONSTRUCTION in planes:
-            pictures["reconstruction"] = to_gray(planes[Keys.RECONSTRUCTION], _INTENSITIES)
+            pictures["reconstruction"] = to_gray(planes[Keys.RECONSTRUCTION], INTENSITIES)
         label = planes.get(Keys.LABEL)
         annotated = label if label is not None and label.max() > 0 else None
         pictures["heatmap"] = overlay_heatmap(
-            planes[Keys.IMAGE], planes[Keys.MAP], annotated, self._value_range, _INTENSITIES
+            planes[Keys.IMAGE], planes[Keys.MAP], annotated, self._value_range, INTENSITIES
         )
         if annotated is not None:
             pictures["mask"] = to_gray(annotated, (0.0, 1.0))

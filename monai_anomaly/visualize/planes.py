@@ -11,7 +11,10 @@ from torch import Tensor
 from ..utils import Keys
 from .overlay import slice_of_largest_mass
 
-__all__ = ["describe_slice", "display_planes"]
+__all__ = ["INTENSITIES", "describe_slice", "display_planes"]
+
+#: Values of black and white in images as the bundles scale them.
+INTENSITIES = (-1.0, 1.0)
 
 
 def display_planes(arrays: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
