@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ class Job:
         bundle: recipe the bundle is built from.
         overrides: settings of the training, as on the command line of ``monai.bundle run``.
         evaluations: settings that each evaluation adds, by its name.
+        source: which images of which index the data set has.
     """
 
     dataset: str
@@ -36,11 +37,21 @@ class Job:
     bundle: str
     overrides: Mapping[str, Any]
     evaluations: Mapping[str, Mapping[str, Any]]
+    source: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
         """Where the job writes, below the folder of the whole matrix."""
         return Path(self.dataset) / self.training / f"seed{self.seed}"
+
+    def origin(self, evaluation: str) -> dict[str, Any]:
+        """All that the matrix says about one evaluation of this job, as it stands beside the result."""
+        return {
+            "bundle": self.bundle,
+            "source": dict(self.source),
+            "training": dict(self.overrides),
+            "evaluation": dict(self.evaluations[evaluation]),
+        }
 
 
 @dataclass(frozen=True)
@@ -96,6 +107,7 @@ class Matrix:
                 settings["bundle"],
                 {**settings.get("overrides", {}), **self.datasets[dataset].get("overrides", {}), "seed": seed},
                 self.evaluations,
+                {key: value for key, value in self.datasets[dataset].items() if key not in ("seeds", "overrides")},
             )
             for dataset in self.datasets
             for seed in self.datasets[dataset]["seeds"]

@@ -40,7 +40,7 @@ def plan(matrix: Matrix, data_dir: str | None, output_dir: str | Path) -> list[d
 
     Returns:
         One dictionary a job: ``folder`` and ``steps``, each with ``configs`` (bundle configuration files),
-        ``overrides`` and ``output_dir``.
+        ``overrides``, and ``origin``, what the matrix says about an evaluation.
     """
     output = Path(output_dir).resolve()
     datalists = matrix.prepare(data_dir, output)
@@ -56,9 +56,15 @@ def _plan_job(job: Job, bundle: Path, data: Mapping[str, str], folder: Path) -> 
     shared = {"bundle_root": str(bundle), **data, **audit, "ckpt_dir": str(folder / "models")}
     train = [str(bundle / "configs" / "train.json")]
     evaluate = [*train, str(bundle / "configs" / "evaluate.json")]
-    steps = [{"configs": train, "overrides": {**shared, **job.overrides, "output_dir": str(folder)}}]
+    steps: list[dict[str, Any]] = [
+        {"configs": train, "overrides": {**shared, **job.overrides, "output_dir": str(folder)}, "origin": None}
+    ]
     steps += [
-        {"configs": evaluate, "overrides": {**shared, **job.overrides, **settings, "output_dir": str(folder / name)}}
+        {
+            "configs": evaluate,
+            "overrides": {**shared, **job.overrides, **settings, "output_dir": str(folder / name)},
+            "origin": job.origin(name),
+        }
         for name, settings in job.evaluations.items()
     ]
     return {"folder": str(folder), "steps": steps}
@@ -96,7 +102,7 @@ def run_steps(job: Mapping[str, Any]) -> None:
         status[key] = {
             "fingerprint": fingerprint,
             "seconds": round(time.monotonic() - start, 1),
-            "overrides": step["overrides"],
+            "origin": step["origin"],
         }
         write_json(status_file, status)
 

@@ -80,12 +80,12 @@ def _collect_dataset(matrix: Matrix, name: str, folder: Path, num_draws: int) ->
 def _is_done(job: Job, evaluation: str, output: Path) -> bool:
     """Whether an evaluation has been made with the settings that the matrix has now."""
     folder = output / job.folder
-    if not (folder / JOB_FILE).is_file():
+    files = (folder / JOB_FILE, folder / evaluation / "metrics.json", folder / evaluation / "scores.csv")
+    if not all(file.is_file() for file in files):
         return False
     steps = json.loads((folder / JOB_FILE).read_text(encoding="utf-8"))
-    wanted = {**job.overrides, **job.evaluations[evaluation]}
-    used = [step.get("overrides", {}) for path, step in steps.items() if Path(path).name == evaluation]
-    return any(all(settings.get(key) == value for key, value in wanted.items()) for settings in used)
+    origins = [step.get("origin") for path, step in steps.items() if Path(path).name == evaluation]
+    return job.origin(evaluation) in origins
 
 
 def _read_scores(path: Path) -> list[dict[str, str]]:

@@ -45,8 +45,9 @@ def check_options(arguments: Sequence[str] | None = None) -> None:
     for name in options:
         if _first_id(name) not in known:
             raise ValueError(f"unknown option --{name}: {_hint(name, settings, files[0].with_name('train.json'))}")
-    if "spatial_size" in options:
-        _check_spatial_size(options["spatial_size"])
+    for name, text in options.items():
+        if name.removeprefix("+") == "spatial_size" and text[:1] not in ("$", "@"):
+            _check_spatial_size(text)
 
 
 def _settings(files: Iterable[Path]) -> dict[str, Any]:
@@ -75,8 +76,9 @@ def _check_spatial_size(text: str) -> None:
         size = ast.literal_eval(text)
     except (SyntaxError, ValueError):
         size = None
-    if not (isinstance(size, list | tuple) and len(size) in (2, 3) and all(isinstance(axis, int) for axis in size)):
-        raise ValueError(f'--spatial_size must be two or three numbers such as "[64,64]", got {text!r}.')
+    axes = list(size) if isinstance(size, list | tuple) else []
+    if len(axes) not in (2, 3) or not all(type(axis) is int and axis > 0 for axis in axes):
+        raise ValueError(f'--spatial_size must be two or three whole numbers such as "[64,64]", got {text!r}.')
 
 
 def find_weights(path: str | os.PathLike[str]) -> str:

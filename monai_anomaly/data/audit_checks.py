@@ -183,7 +183,7 @@ def _mixed(
 
 def _mixed_scaling(items: Sequence[AuditItem]) -> list[Finding]:
     """Bit depth can tell the classes apart: 8-bit files are scaled from 0..255, all others from their own extremes."""
-    groups = _group((item for item in items if item.image), lambda item: _is_eight_bit(item))
+    groups = _group((item for item in items if item.image), lambda item: bool(item.image and item.image.eight_bit))
     if len(groups) < 2:
         return []
     eight, others = groups[True], groups[False]
@@ -193,10 +193,6 @@ def _mixed_scaling(items: Sequence[AuditItem]) -> list[Finding]:
     )
     remedy = "export all images alike, or give ScaleSourceRanged a fixed source_range"
     return [finding("mixed_bit_depth", text, remedy, min(eight, others, key=len)[0].file)]
-
-
-def _is_eight_bit(item: AuditItem) -> bool:
-    return item.image is not None and item.image.source_range == (0.0, 255.0)
 
 
 def _unnamed_patients(items: Sequence[AuditItem]) -> list[Finding]:

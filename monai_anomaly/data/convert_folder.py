@@ -44,8 +44,8 @@ def convert_folder(
         Number of items of each section.
 
     Raises:
-        ValueError: for bad fractions, missing folders, images the pattern does not match, masks without an image, or
-            too few patients for the split.
+        ValueError: for bad fractions, missing folders, images the pattern does not match, masks without an image or
+            with several, or too few patients for the split.
     """
     if not (validation > 0 and testing > 0 and validation + testing < 1):
         raise ValueError(

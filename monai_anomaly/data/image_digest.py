@@ -19,7 +19,7 @@ from scipy.ndimage import laplace
 from torch import Tensor
 
 from ..transforms.labels import PrepareLabel
-from ..transforms.loading import SOURCE_RANGE, LoadImageChecked
+from ..transforms.loading import EIGHT_BIT, LoadImageChecked
 from ..utils import Keys
 
 THUMBNAIL_SIZES = {2: 64, 3: 32}
@@ -38,7 +38,7 @@ class ImageDigest:
         contrast: standard deviation of the mean over channels.
         sharpness: variance of the Laplacian of the mean over channels.
         constant: whether every channel has one value only.
-        source_range: (low, high) that :class:`~monai_anomaly.transforms.ScaleSourceRange` scales the image from.
+        eight_bit: whether the file stores 8 bits, so that the image is scaled from 0..255 and not from its extremes.
         pixel_hash: hash of shape and values; equal for a copy of the file, also in another lossless format.
     """
 
@@ -48,7 +48,7 @@ class ImageDigest:
     contrast: float
     sharpness: float
     constant: bool
-    source_range: tuple[float, float]
+    eight_bit: bool
     pixel_hash: str
 
 
@@ -127,7 +127,7 @@ def digest_image(loaded: MetaTensor) -> ImageDigest:
         contrast=float(gray.numpy().std(dtype=np.float64)),
         sharpness=float(laplace(gray.numpy()).var(dtype=np.float64)),
         constant=bool(torch.equal(flat.amax(1), flat.amin(1))),
-        source_range=loaded.meta[SOURCE_RANGE],
+        eight_bit=loaded.meta[EIGHT_BIT],
         pixel_hash=hashlib.sha256(repr(values.shape).encode() + values.tobytes()).hexdigest(),
     )
 

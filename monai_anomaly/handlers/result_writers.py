@@ -20,12 +20,15 @@ from ..functional.curves import IMAGE_STATISTICS
 from ..utils import finite_or_none, write_json, write_text
 from .image_rows import ImageRows, Row
 
+_PARTIAL = "scores.partial.csv"
+
 
 class ScoresWriter(ImageRows):
     """Writes ``scores.csv``: image, patient, target and score of every image, in the order of the datalist.
 
     The file is there as soon as the last batch is scored: should a metric or the report fail, the scores are not lost.
-    When an image stops the run, the scores before it are kept in ``scores.partial.csv``.
+    When an image stops the run, the scores before it, of several processes those of the first, are kept in
+    ``scores.partial.csv``.
 
     Args:
         output_dir: folder of the file, made if missing.
@@ -39,21 +42,24 @@ class ScoresWriter(ImageRows):
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._finish_after_last_batch)
         engine.add_event_handler(Events.EXCEPTION_RAISED, self._keep_what_is_there)
 
+    def _forget(self, engine: Engine) -> None:
+        super()._forget(engine)
+        if idist.get_rank() == 0:  # of a run before this one
+            (self.output_dir / _PARTIAL).unlink(missing_ok=True)
+
     def _finish_after_last_batch(self, engine: Engine) -> None:
         if engine.state.iteration == engine.state.epoch_length:
             self._finish(engine)
 
     def _keep_what_is_there(self, engine: Engine, error: Exception) -> None:
         # not gathered: the other processes may wait elsewhere
-        complete = engine.state.iteration == engine.state.epoch_length
-        if self._rows and not complete and idist.get_rank() == 0:
-            self._write("scores.partial.csv", self._rows)
+        if self._rows and idist.get_rank() == 0:
+            self._write(_PARTIAL, self._rows)
         raise error
 
     def write(self, engine: Engine, rows: list[Row]) -> None:
         """Write the file, all or nothing."""
         self._write("scores.csv", rows)
-        (self.output_dir / "scores.partial.csv").unlink(missing_ok=True)
 
     def _write(self, name: str, rows: list[Row]) -> None:
         text = io.StringIO()
@@ -173,18 +179,23 @@ def audit_scores(
         baseline name to one score a row; without baselines that have no score here.
     """
     sections = [section] if isinstance(section, str) else list(section)
-    files = [file for name in sections for file in audit.get("images", {}).get(name, [])]
-    place = {file: i for i, file in enumerate(files)}
-    places = [place.get(os.path.abspath(row["source"])) if row.get("source") else None for row in rows]
+    images = audit.get("images", {})
+    files = [file for name in sections for file in images.get(name, [])]
+    nameless = not any(row.get("source") for row in rows)
+    evaluated = files if nameless and len(files) == len(rows) else [_absolute(row.get("source")) for row in rows]
     table = {}
     for baseline, by_section in audit.get("baselines", {}).items():
-        listed = [score for name in sections for score in by_section.get(name, {}).get("scores", [])]
-        if not any(row.get("source") for row in rows) and len(listed) == len(rows):
-            places = list(range(len(rows)))
-        scores = [listed[i] if i is not None and i < len(listed) else None for i in places]
+        known: dict[str | None, float | None] = {}
+        for name in sections:
+            known |= zip(images.get(name, []), by_section.get(name, {}).get("scores", []), strict=False)
+        scores = [known.get(file) for file in evaluated]
         if any(score is not None for score in scores):
             table[baseline] = scores
     return table
+
+
+def _absolute(file: str | None) -> str | None:
+    return os.path.abspath(file) if file else None
 
 
 def _unseen_images(

@@ -17,6 +17,7 @@ from monai.utils import MetaKeys, TransformBackends
 from .readers import RASTER_SUFFIXES, has_suffix, make_loader, reader_name
 
 SOURCE_RANGE = "source_range"
+EIGHT_BIT = "eight_bit"
 # Everything else in a header is dropped: it differs between files, so that batches of mixed files cannot be collated,
 # and DICOM headers hold the patient's name, which must not reach outputs.
 _KEPT_META = (MetaKeys.ORIGINAL_AFFINE, MetaKeys.AFFINE, MetaKeys.SPACE, "filename_or_obj")
@@ -65,6 +66,7 @@ class LoadImageChecked(Transform):
         self._check_channels(values, path)
         meta = _slim_meta(native, path)
         meta[MetaKeys.SPATIAL_SHAPE] = np.asarray(values.shape[1:])
+        meta[EIGHT_BIT] = eight_bit
         meta[SOURCE_RANGE] = (0.0, 255.0) if eight_bit else (float(values.min()), float(values.max()))
         return MetaTensor(values, meta=meta)
 

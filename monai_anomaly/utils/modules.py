@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import torch
 from monai.data import MetaTensor
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -20,9 +21,13 @@ def unwrap(network: Callable[..., Any]) -> Any:
 def callable_name(function: Callable[..., Any]) -> str:
     """Name of a function, with its arguments where some are bound; the same in every process."""
     if isinstance(function, partial):
-        bound = [*map(repr, function.args), *(f"{name}={value!r}" for name, value in function.keywords.items())]
+        bound = [*map(_argument, function.args), *(f"{k}={_argument(v)}" for k, v in function.keywords.items())]
         return f"{callable_name(function.func)}({', '.join(bound)})"
     return str(getattr(function, "__name__", type(function).__name__))
+
+
+def _argument(value: Any) -> str:
+    return callable_name(value) if callable(value) else repr(value)
 
 
 def plain_tensor(image: Tensor) -> Tensor:
@@ -36,15 +41,20 @@ def accept_weights_of_wrapper(network: nn.Module, prefix: str) -> None:
     Tools that train a bundle further hand the saved weights of ``network_def`` to the trainer's ``network`` inside it.
 
     Args:
-        network: a submodule of the module whose weights are saved.
+        network: a submodule of the module whose weights are saved; a scripted one takes no hooks and is left alone.
         prefix: its name there and a dot.
     """
+    if isinstance(network, torch.jit.ScriptModule):
+        return
     network.register_load_state_dict_pre_hook(partial(_strip_prefix, wrapper=prefix))
 
 
 def _strip_prefix(
     module: nn.Module, state_dict: dict[str, Tensor], prefix: str, *others: Any, wrapper: str = ""
 ) -> None:
-    if not prefix and all(key.startswith(wrapper) for key in state_dict):
+    own = (name for name, _ in (*module.named_parameters(), *module.named_buffers()))
+    if prefix or all(name.startswith(wrapper) for name in own):
+        return
+    if all(key.startswith(wrapper) for key in state_dict):
         for key in list(state_dict):
             state_dict[key.removeprefix(wrapper)] = state_dict.pop(key)

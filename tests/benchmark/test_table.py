@@ -26,8 +26,8 @@ def write_run(folder: Path, scores: np.ndarray, **changed: Any) -> None:
     """What an evaluation leaves behind."""
     folder.mkdir(parents=True)
     (job,) = [job for job in MATRIX.jobs() if folder.parent.match(str(job.folder))]
-    settings = {**job.overrides, **job.evaluations[folder.name], **changed}
-    (folder.parent / "job.json").write_text(json.dumps({str(folder): {"overrides": settings}}))
+    origin = job.origin(folder.name) | changed
+    (folder.parent / "job.json").write_text(json.dumps({str(folder): {"origin": origin}}))
     with open(folder / "scores.csv", "w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["image", "patient", "target", "score"])
@@ -72,9 +72,14 @@ def test_interval_agrees_with_a_slow_bootstrap_over_patients(tmp_path: Path, res
     assert cell["high"] == pytest.approx(np.quantile(means, 0.975), abs=0.02)
 
 
-def test_results_of_other_settings_do_not_count(tmp_path: Path, results: dict[int, np.ndarray]) -> None:
+@pytest.mark.parametrize(
+    "changed", [{"bundle": "memae"}, {"source": {"where": {"a": "b"}}}, {"training": {}}, {"evaluation": {"x": 1}}]
+)
+def test_results_of_other_settings_do_not_count(
+    tmp_path: Path, results: dict[int, np.ndarray], changed: dict[str, Any]
+) -> None:
     shutil.rmtree(tmp_path / "sample/plain/seed1/rec")
-    write_run(tmp_path / "sample/plain/seed1/rec", results[1], seed=7)
+    write_run(tmp_path / "sample/plain/seed1/rec", results[1], **changed)
     result = collect(MATRIX, tmp_path)["sample"]
     assert "AE" not in result["cells"] or "plain" not in result["cells"]["AE"]
     assert result["finished"] == 2 and result["expected"] == 4

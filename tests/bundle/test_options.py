@@ -29,6 +29,7 @@ def config(tmp_path: Path) -> str:
         ["--meta_file", "x", "--logging_file", "y"],
         ["--+train", "{'a': 1}"],
         ["--spatial_size", "[32, 32]"],
+        ["--spatial_size", "$[@max_epochs] * 2"],
     ],
 )
 def test_known_options_pass(config: str, options: list[str]) -> None:
@@ -42,7 +43,7 @@ def test_unknown_options_are_refused(config: str, option: str, message: str) -> 
         check_options(["run", "--config_file", f"['{config}']", option, "3"])
 
 
-@pytest.mark.parametrize("size", ["64", "[64]", "[64,'a']", "sixty", "[1,2,3,4]"])
+@pytest.mark.parametrize("size", ["64", "[64]", "[64,'a']", "sixty", "[1,2,3,4]", "[True,64]", "[0,64]"])
 def test_a_size_that_is_no_list_is_refused(config: str, size: str) -> None:
     with pytest.raises(ValueError, match=r'such as "\[64,64\]", got'):
         check_options(["run", "--config_file", config, "--spatial_size", size])

@@ -194,6 +194,8 @@ def test_scores_of_the_audit_by_file_section_and_order() -> None:
     assert audit_scores(found, ["validation", "testing"], files) == {"a": [None, 0.2, 0.1, None]}
     assert audit_scores(found, "testing", files) == {"a": [None, 0.2, None, None]}
     assert audit_scores(found, "testing", [{"source": ""}] * 2) == {"a": [0.2, None]}
+    found["images"]["training"] = ["/h/0.png"]  # never scored
+    assert audit_scores(found, ["training", "testing"], files) == {"a": [None, 0.2, None, None]}
     assert audit_scores(found, "testing", [{"source": ""}] * 3) == {} == audit_scores({}, "testing", files)
 
 
@@ -268,7 +270,7 @@ class FailingMetric:
 def test_scores_before_a_bad_image_are_kept_apart(folder: Path, tmp_path: Path) -> None:
     samples = dataset(folder)
     with pytest.raises(IndexError, match="-100 is out of range"):
-        evaluate(samples, [ScoresWriter(tmp_path, base_dir=folder)], [0, 1, 2, 3, 4, -100])
+        evaluate(samples, [ScoresWriter(tmp_path, base_dir=folder)], [0, 1, 2, 3, 4, -100, 5, 6])
     assert [path.name for path in tmp_path.iterdir()] == ["scores.partial.csv"]
     with open(tmp_path / "scores.partial.csv", encoding="utf-8", newline="") as stream:
         partial = list(csv.DictReader(stream))

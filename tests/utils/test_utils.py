@@ -61,6 +61,7 @@ def test_writers_of_one_file_at_the_same_time(tmp_path: Path) -> None:
 def test_names_of_callables_are_the_same_in_every_process() -> None:
     assert callable_name(derive_seed) == "derive_seed"
     assert callable_name(partial(derive_seed, 1, window=7)) == "derive_seed(1, window=7)"
+    assert callable_name(partial(derive_seed, base=abs)) == "derive_seed(base=abs)"
     assert callable_name(torch.nn.ReLU()) == "ReLU"
 
 

@@ -158,7 +158,7 @@ class EnsembleMap(nn.Module):
 def _deviation(values: Tensor) -> Tensor:
     """Sample standard deviation over the first axis; zero for one member.
 
-    Written out, because ``Tensor.std`` over a leading axis of this few entries takes fifty times as long on a CPU.
+    Written out, because ``Tensor.std`` over a leading axis of this few entries takes many times as long on a CPU.
     The first entry is taken off before the mean is, so that equal values deviate by exactly nothing.
     """
     offsets = values - values[0]

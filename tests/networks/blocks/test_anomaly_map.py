@@ -174,3 +174,19 @@ def test_the_network_inside_loads_the_weights_of_the_whole(kind: str) -> None:
     fresh.network.load_state_dict(trained.network.state_dict())
     with pytest.raises(RuntimeError, match="Missing key"):
         fresh.network.load_state_dict({f"other.{key}": value for key, value in state.items()})
+
+
+class Nested(torch.nn.Module):
+    """A network whose weights all lie in a module that is called ``network`` too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = DenseAutoencoder(spatial_size=16, hidden_channels=8)
+
+
+def test_a_network_still_loads_its_own_weights() -> None:
+    network = Nested()
+    ReconstructionMap(network)
+    network.load_state_dict(network.state_dict())
+    scripted = torch.jit.script(DenseAutoencoder(spatial_size=16, hidden_channels=8).eval())
+    assert ReconstructionMap(scripted)(make_images()[..., :16]).shape == (4, 1, 16, 16)
