@@ -44,7 +44,9 @@ def main() -> int:
     run.add_argument("--data", help="folder of the data sets that are not embedded")
     run.add_argument("--output", required=True, help="folder of the results")
     run.add_argument("--jobs", type=int, default=1, help="jobs at a time, sharing the cores (default: %(default)s)")
-    run.add_argument("--dry-run", action="store_true", help="print the bundle commands that do the same, and train nothing")
+    run.add_argument(
+        "--dry-run", action="store_true", help="print the bundle commands that do the same, and train nothing"
+    )
     run.set_defaults(run=_run)
     table = commands.add_parser("table", help="write the tables of what is finished so far")
     table.add_argument("matrix", help="JSON file of the matrix")

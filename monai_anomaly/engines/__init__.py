@@ -4,7 +4,14 @@
 from __future__ import annotations
 
 from .batch import prepare_image_batch, score_batch
-from .devices import device_of_rank, is_first_process
+from .devices import device_of_rank, end_processes, is_first_process
 from .ensemble_trainer import EnsembleTrainer
 
-__all__ = ["EnsembleTrainer", "device_of_rank", "is_first_process", "prepare_image_batch", "score_batch"]
+__all__ = [
+    "EnsembleTrainer",
+    "device_of_rank",
+    "end_processes",
+    "is_first_process",
+    "prepare_image_batch",
+    "score_batch",
+]

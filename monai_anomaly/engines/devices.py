@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ignite.distributed as idist
 import torch
+import torch.distributed
 
 
 def is_first_process() -> bool:
@@ -19,3 +20,13 @@ def device_of_rank() -> torch.device:
     device = torch.device("cuda", idist.get_local_rank())
     torch.cuda.set_device(device)
     return device
+
+
+def end_processes() -> None:
+    """Wait for the processes of a run and take the process group down: the last thing that each of them does.
+
+    Without the wait, gloo's worker thread may give back the tensors of the last collective when Python is shutting down
+    already, and abort a process that has done its work ("terminate called without an active exception").
+    """
+    idist.barrier()
+    torch.distributed.destroy_process_group()
