@@ -15,7 +15,7 @@ from monai.transforms import Compose, Randomizable, Transform, apply_transform
 from monai.transforms.traits import RandomizableTrait
 from torch.utils.data import Dataset, DistributedSampler
 
-from ..utils import Keys, derive_seed
+from ..utils import Keys, callable_name, derive_seed
 
 
 class AnomalyDataset(Dataset):
@@ -147,4 +147,4 @@ def _random_parts(transform: Any) -> list[str]:
     inner = getattr(transform, "transforms", None) if type(transform).__module__.startswith("monai.") else None
     if isinstance(transform, (Randomizable, RandomizableTrait)) or inner:
         return [type(transform).__name__]
-    return [] if isinstance(transform, Transform) else [getattr(transform, "__name__", type(transform).__name__)]
+    return [] if isinstance(transform, Transform) else [callable_name(transform)]

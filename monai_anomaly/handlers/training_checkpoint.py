@@ -18,7 +18,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ..networks.blocks.ensemble import NetworkEnsemble
-from ..utils import Keys, atomic_path, derive_seed, unwrap, write_json
+from ..utils import Keys, atomic_path, callable_name, derive_seed, unwrap, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -199,7 +199,7 @@ def _fingerprint(engine: Engine) -> str | None:
 
 def _describe(part: Any) -> str:
     """What a network, loss or optimizer is, the same in every process."""
-    return str(part) if isinstance(part, (nn.Module, Optimizer)) else getattr(part, "__qualname__", type(part).__name__)
+    return str(part) if isinstance(part, (nn.Module, Optimizer)) else callable_name(part)
 
 
 def _short_hash(text: str) -> str:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import torch
 from monai.data import MetaTensor
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -41,11 +40,9 @@ def accept_weights_of_wrapper(network: nn.Module, prefix: str) -> None:
     Tools that train a bundle further hand the saved weights of ``network_def`` to the trainer's ``network`` inside it.
 
     Args:
-        network: a submodule of the module whose weights are saved; a scripted one takes no hooks and is left alone.
+        network: a submodule of the module whose weights are saved.
         prefix: its name there and a dot.
     """
-    if isinstance(network, torch.jit.ScriptModule):
-        return
     network.register_load_state_dict_pre_hook(partial(_strip_prefix, wrapper=prefix))
 
 

@@ -54,7 +54,7 @@ def describe_slice(arrays: Mapping[str, Tensor]) -> str:
         return ""
     where = slice_of_largest_mass(anomaly_map[0].detach().cpu().numpy())
     text = f"slice {where + 1} of {anomaly_map.shape[-1]}"
-    elsewhere = label is not None and bool(label.any()) and not bool(label[..., where].any())
+    elsewhere = label is not None and bool((label > 0).any()) and not bool((label[..., where] > 0).any())
     return f"{text}, annotated in others only" if elsewhere else text
 
 

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from ...functional.errors import l2_error, variance_weighted_error
-from ...utils import accept_weights_of_wrapper
 from .ensemble import NetworkEnsemble
 
 ENSEMBLE_SCORES = ("ens", "unc", "dsu")
@@ -39,7 +38,6 @@ class ReconstructionMap(nn.Module):
         super().__init__()
         self.network = network
         self.error = error
-        accept_weights_of_wrapper(network, "network.")
 
     @torch.jit.export
     def predict(self, image: Tensor) -> MapOutput:
@@ -92,7 +90,6 @@ class EnsembleMap(nn.Module):
             raise ValueError(f"score {score!r} compares members: give two or more, or use the score 'ens' for one.")
         self.network = network
         self.score = score
-        accept_weights_of_wrapper(network, "network.")
 
     @torch.jit.export
     def predict(self, image: Tensor) -> MapOutput:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ...utils import derive_seed
+from ...utils import accept_weights_of_wrapper, derive_seed
 from .outputs import EnsembleOutput
 
 
@@ -39,6 +39,7 @@ class NetworkEnsemble(nn.Module):
         )
         self.num_active: Tensor  # declared here, because TorchScript cannot read a class annotation
         self.register_buffer("num_active", torch.tensor(num_members))
+        accept_weights_of_wrapper(self, "network.")  # the name of a network in the map around it
 
     def activate(self, index: int) -> None:
         """Make member ``index`` (from 0) the one that learns, and those before it seniors.

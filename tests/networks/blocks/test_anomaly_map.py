@@ -14,6 +14,7 @@ from torch import Tensor
 from monai_anomaly.functional import l1_error, l2_error
 from monai_anomaly.networks.blocks import EnsembleMap, NetworkEnsemble, ReconstructionMap
 from monai_anomaly.networks.nets import DenseAutoencoder
+from monai_anomaly.utils import accept_weights_of_wrapper
 
 
 def _assert_equal_maps(result: Tensor, expected: Tensor) -> None:
@@ -186,7 +187,15 @@ class Nested(torch.nn.Module):
 
 def test_a_network_still_loads_its_own_weights() -> None:
     network = Nested()
-    ReconstructionMap(network)
+    accept_weights_of_wrapper(network, "network.")
     network.load_state_dict(network.state_dict())
     scripted = torch.jit.script(DenseAutoencoder(spatial_size=16, hidden_channels=8).eval())
     assert ReconstructionMap(scripted)(make_images()[..., :16]).shape == (4, 1, 16, 16)
+
+
+def test_maps_leave_nothing_on_the_network() -> None:
+    ensemble = make_ensemble("ae")
+    hooks = len(ensemble._load_state_dict_pre_hooks)
+    for _ in range(3):  # as inferers do for every batch
+        EnsembleMap(ensemble)
+    assert len(ensemble._load_state_dict_pre_hooks) == hooks
