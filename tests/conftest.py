@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,3 +22,15 @@ def shared_data() -> Path:
             f"real data not found at {folder}: set MONAI_ANOMALY_DATA to the folder that holds cxr, brain, fundus"
         )
     return folder
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """Puts logging back: a bundle's ``logging.conf`` binds the root logger to the standard output of its own test."""
+    loggers = [logging.getLogger(name) for name in (None, "ignite")]
+    levels = [logger.level for logger in loggers]
+    yield
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
+        for handler in [handler for handler in logger.handlers if type(handler) is logging.StreamHandler]:
+            logger.removeHandler(handler)
