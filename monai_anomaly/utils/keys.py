@@ -8,7 +8,8 @@ class Keys:
     """Names of the fields in a sample, a batch and an engine's output.
 
     ``IMAGE`` and ``LABEL`` agree with MONAI's ``CommonKeys``; a label is a pixel mask, a target the class of the whole
-    image.
+    image. A synthetic anomaly adds the image without it (``CLEAN``), where it is (``SUPPORT``), the kind (``TASK``) and
+    what was drawn (``PARAMS``).
     """
 
     IMAGE = "image"
@@ -20,3 +21,8 @@ class Keys:
     MAP = "anomaly_map"
     SCORE = "score"
     RECONSTRUCTION = "reconstruction"
+    CLEAN = "clean"
+    SOURCE = "source"
+    SUPPORT = "support"
+    TASK = "task"
+    PARAMS = "params"

@@ -1,0 +1,324 @@
+# Copyright (c) monai_anomaly contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import torch
+from monai.config import NdarrayOrTensor
+from monai.data import MetaTensor
+from monai.transforms import RandomizableTransform
+from monai.utils import TransformBackends, convert_to_tensor
+from torch import Tensor
+
+from ...functional.boxes import linear_index
+from ...functional.labelling import binary_label, mean_change
+from ...functional.shapes import DeformedShape
+from ...utils import Keys
+from .checks import check_choice, check_positive, check_range, name_of, prepare_image
+from .placing import PatchBatch, patch_batches
+from .plan import Frame, Patch, Plan, Sources, to_mask
+
+ON_EMPTY = ("ignore", "skip", "raise")
+
+
+class ShapeMaker(Protocol):
+    """Draws what an anomaly looks like: a mask, or a shape that also knows its edge."""
+
+    def __call__(self, rng: np.random.RandomState, frame: Frame) -> np.ndarray | DeformedShape | None: ...
+
+
+class Placement(Protocol):
+    """Draws the lower corner of a mask's box in the image, which may lie outside; None where there is no place."""
+
+    def __call__(self, rng: np.random.RandomState, mask: np.ndarray, frame: Frame) -> tuple[int, ...] | None: ...
+
+
+class Corruptor(Protocol):
+    """Changes the voxels of a patch."""
+
+    smallest: int
+    """voxels that a box must have along every axis."""
+
+    def draw(self, rng: np.random.RandomState, patch: Patch, frame: Frame) -> Patch | None:
+        """Draw what the patch lacks: source, weight, parameters; None where this patch cannot be had."""
+
+    def apply(self, batch: PatchBatch) -> Tensor:
+        """Return the boxes of a batch corrupted, (N, C, *P); draws nothing. The padding may hold anything."""
+
+
+class RandAnomaly(RandomizableTransform):
+    """Make a healthy image sick, out of five parts: where (foreground), shape, placement, corruptor, labeller.
+
+    Drawing and doing are two steps. :meth:`plan` draws everything from ``self.R`` for one image; :meth:`apply` makes
+    the drawn anomalies in a whole batch on any device and draws nothing. A call does both for a batch of one.
+
+    The result holds, as a dict: ``image`` (C, *S), float32, inside the range of the clean image; ``clean``, the image
+    before; ``label`` (1, *S), float32 in [0, 1]; ``support`` (1, *S), bool, where the anomaly is; ``target``, 1 if an
+    anomaly was really made, else 0; ``task``, the number of the corruption; ``params``, what was drawn, as JSON. Where
+    the label is zero, nothing changed.
+
+    Args:
+        shape: draws the mask of an anomaly.
+        placement: draws where the mask goes.
+        corruptor: changes the voxels.
+        labeller: from (change, support, weight), each (B, 1, *S), to the label (B, 1, *S); default
+            :func:`~monai_anomaly.functional.binary_label`.
+        foreground: from an image (C, *S) to where anomalies may be (1, *S); None (default): everywhere. One that is
+            given with the image goes first.
+        source: images to paste from, drawn by index: a dataset of tensors, or of dicts with ``image`` and maybe
+            ``foreground``. Its transforms must be deterministic.
+        max_anomalies: most anomalies of an image, default 1; after each one the next follows with probability 1/2.
+        prob: probability that an image is corrupted, default 1.
+        on_empty: what to do where the foreground is empty: "ignore" (default) it, "skip" the image or "raise".
+        keep_mask: whether all of the drawn mask is part of the support, or only voxels that changed (default).
+        clip: "channel" (default) clips each channel to the range of the clean image's, "sample" to that of the image,
+            (low, high) to fixed values, None not at all.
+        tolerance: mean absolute change over the channels, as a fraction of the value range, above which a voxel outside
+            the mask belongs to the anomaly; smaller changes there are undone. Default 1e-3.
+        value_range: smallest and largest possible intensity, default (0, 1).
+        max_attempts: how often a part of the anomaly is drawn again before the image is left as it is; default 200.
+        task: number of this corruption, default 0; a mixture counts its own.
+
+    Raises:
+        ValueError: on an argument outside its range.
+    """
+
+    backend = [TransformBackends.TORCH]
+    dims: ClassVar[tuple[int, ...]] = (2, 3)
+    """spatial dimensions that the corruption is defined for."""
+
+    def __init__(
+        self,
+        shape: ShapeMaker,
+        placement: Placement,
+        corruptor: Corruptor,
+        labeller: Callable[[Tensor, Tensor, Tensor], Tensor] = binary_label,
+        foreground: Callable[[Tensor], Tensor] | None = None,
+        source: Sources | None = None,
+        max_anomalies: int = 1,
+        prob: float = 1.0,
+        on_empty: str = "ignore",
+        keep_mask: bool = False,
+        clip: str | Sequence[float] | None = "channel",
+        tolerance: float = 1e-3,
+        value_range: Sequence[float] = (0.0, 1.0),
+        max_attempts: int = 200,
+        task: int = 0,
+    ) -> None:
+        RandomizableTransform.__init__(self, prob)
+        check_choice("on_empty", on_empty, ON_EMPTY)
+        if isinstance(clip, str) or clip is None:
+            check_choice("clip", clip, ("channel", "sample", None))
+        elif len(clip) != 2 or not clip[0] < clip[1]:
+            raise ValueError(f'clip must be "channel", "sample", None or two ascending numbers, got {clip!r}')
+        check_positive(max_anomalies=max_anomalies, max_attempts=max_attempts)
+        if tolerance < 0:
+            raise ValueError(f"tolerance must be 0 or more, got {tolerance!r}")
+        self.shape = shape
+        self.placement = placement
+        self.corruptor = corruptor
+        self.labeller = labeller
+        self.foreground = foreground
+        self.source = source
+        self.max_anomalies = max_anomalies
+        self.on_empty = on_empty
+        self.keep_mask = keep_mask
+        self.clip = clip
+        self.tolerance = tolerance
+        self.value_range = check_range("value_range", value_range)
+        check_positive(value_range=self.value_range[1] - self.value_range[0])
+        self.max_attempts = max_attempts
+        self.task = task
+
+    def __call__(
+        self,
+        img: NdarrayOrTensor,
+        foreground: NdarrayOrTensor | None = None,
+        source: NdarrayOrTensor | None = None,
+    ) -> dict[str, Any]:
+        """Corrupt one image.
+
+        Args:
+            img: image (C, *S); integers are converted to float32.
+            foreground: where anomalies may be (1, *S), above 0.
+            source: image to paste from (C', *S'), read where the transform has no sources of its own.
+
+        Returns:
+            see above.
+
+        Raises:
+            ValueError: when the image is not finite, has too few or too many axes or a mask does not fit.
+        """
+        image = prepare_image(img, self.dims, type(self).__name__)
+        sources = None if source is None else [convert_to_tensor(source, dtype=torch.float32, track_meta=False)]
+        plan = self.plan(self.R, image, foreground, sources)
+        return sample_of(self.apply(image[None], [plan]), plan, image)
+
+    def plan(
+        self,
+        rng: np.random.RandomState,
+        image: Tensor,
+        foreground: NdarrayOrTensor | None = None,
+        sources: Sources | None = None,
+    ) -> Plan:
+        """Draw the anomalies of one image (C, *S); one with no patch leaves it as it is."""
+        if rng.rand() >= self.prob:
+            return Plan([], self.task)
+        frame = self.frame(image, foreground, sources)
+        if frame is None:
+            return Plan([], self.task)
+        patches: list[Patch] = []
+        while (patch := self._draw(rng, frame)) is not None:
+            patches.append(patch)
+            if len(patches) == self.max_anomalies or rng.rand() < 0.5:
+                break
+        return Plan(patches, self.task)
+
+    def frame(
+        self, image: Tensor, foreground: NdarrayOrTensor | None = None, sources: Sources | None = None
+    ) -> Frame | None:
+        """Describe an image to the parts; None where its foreground is empty and ``on_empty`` is "skip"."""
+        if foreground is None and self.foreground is not None:
+            foreground = self.foreground(image)
+        mask = None if foreground is None else to_mask(foreground)
+        if mask is not None and mask.shape != tuple(image.shape[1:]):
+            raise ValueError(f"the foreground is of size {mask.shape}, but its image of {tuple(image.shape[1:])}")
+        if mask is not None and not mask.any():
+            if self.on_empty == "raise":
+                raise ValueError(f"the foreground of image {name_of(image)} is empty; on_empty='skip' leaves it alone")
+            if self.on_empty == "skip":
+                return None
+            mask = None
+        spacing = tuple(image.pixdim.tolist()) if isinstance(image, MetaTensor) else None
+        return Frame(image, mask, sources if self.source is None else self.source, spacing, self.value_range)
+
+    def apply(self, images: Tensor, plans: Sequence[Plan]) -> dict[str, Tensor]:
+        """Make the drawn anomalies.
+
+        Args:
+            images: clean images (B, C, *S), float, on any device.
+            plans: one an image.
+
+        Returns:
+            ``image``, ``clean``, ``label``, ``support`` (B, ...), ``target`` and ``task`` (B,), integers.
+        """
+        clean = images.as_tensor() if isinstance(images, MetaTensor) else images
+        state = _State(clean)
+        bounds = self._range(clean)
+        for turn in range(max((len(plan.patches) for plan in plans), default=0)):
+            rows = [row for row, plan in enumerate(plans) if len(plan.patches) > turn]
+            for batch in patch_batches(state.image, rows, [plans[row].patches[turn] for row in rows]):
+                self._corrupt(state, batch, bounds)
+        label = state.label(self.labeller)
+        found = (label > 0).flatten(1).any(1)
+        return {
+            Keys.IMAGE: state.image,
+            Keys.CLEAN: clean,
+            Keys.LABEL: label,
+            Keys.SUPPORT: state.support,
+            Keys.TARGET: (state.made & found).long(),
+            Keys.TASK: torch.tensor([plan.task for plan in plans], device=clean.device),
+        }
+
+    def _corrupt(self, state: _State, batch: PatchBatch, bounds: tuple[Tensor, Tensor] | None) -> None:
+        """Corrupt the boxes of a batch, undo what is too small to count, and write the rest."""
+        before = batch.boxes
+        after = self.corruptor.apply(batch)
+        if bounds is not None:
+            after = torch.minimum(torch.maximum(after, bounds[0][batch.rows]), bounds[1][batch.rows])
+        change = (after - before).abs().mean(1, keepdim=True)
+        tolerance = self.tolerance * (self.value_range[1] - self.value_range[0])
+        changed = ((change > tolerance) | (batch.masks & (change > 0))) & batch.valid
+        state.write(batch, after, changed, changed | batch.masks if self.keep_mask else changed)
+
+    def _range(self, clean: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Lower and upper bound of the values of each image, to be broadcast to (B, C, *S)."""
+        if self.clip is None:
+            return None
+        ones = [1] * (clean.ndim - 2)
+        if isinstance(self.clip, str):
+            low, high = torch.aminmax(clean.flatten(2) if self.clip == "channel" else clean.flatten(1)[:, None], dim=2)
+        else:
+            low, high = (clean.new_full((len(clean), 1), value) for value in self.clip)
+        return low.reshape(*low.shape, *ones), high.reshape(*high.shape, *ones)
+
+    def _draw(self, rng: np.random.RandomState, frame: Frame) -> Patch | None:
+        for _ in range(self.max_attempts):
+            shape = self.shape(rng, frame)
+            if shape is None:
+                continue
+            mask = shape.mask if isinstance(shape, DeformedShape) else shape
+            if not mask.any():
+                continue
+            corner = self.placement(rng, mask, frame)
+            if corner is None:
+                continue
+            patch = Patch(*clip_to_image(mask, corner, frame.shape))
+            patch.shape = shape if isinstance(shape, DeformedShape) else None
+            if min(patch.mask.shape) < self.corruptor.smallest or not patch.mask.any():
+                continue
+            drawn = self.corruptor.draw(rng, patch, frame)
+            if drawn is not None:
+                return drawn
+        return None
+
+
+class _State:
+    """A batch while its anomalies are being made."""
+
+    def __init__(self, clean: Tensor) -> None:
+        self.clean = clean
+        self.image = clean.clone()
+        self.support = torch.zeros_like(clean[:, :1], dtype=torch.bool)
+        self.weight = torch.zeros_like(clean[:, :1])
+        self.made = torch.zeros(len(clean), dtype=torch.bool, device=clean.device)
+
+    def write(self, batch: PatchBatch, boxes: Tensor, changed: Tensor, support: Tensor) -> None:
+        """Write what changed, and where the anomaly is."""
+        place = linear_index(batch.corners, batch.size, self.image.shape[2:])
+        box, voxel = changed.flatten(1).nonzero(as_tuple=True)
+        row, place_of = batch.rows[box], place[box, voxel]
+        self.image.view(*self.image.shape[:2], -1)[row, :, place_of] = boxes.flatten(2)[box, :, voxel]
+        self.made[row] = True
+        weight = self.weight.view(len(self.weight), -1)
+        weight[row, place_of] = torch.maximum(weight[row, place_of], batch.weights.flatten()[box])
+        box, voxel = support.flatten(1).nonzero(as_tuple=True)
+        self.support.view(len(self.support), -1)[batch.rows[box], place[box, voxel]] = True
+
+    def label(self, labeller: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
+        """Label the batch; what gets no label becomes what it was."""
+        self.support &= self.made.reshape(-1, *[1] * (self.clean.ndim - 1))
+        change = mean_change(self.image, self.clean, self.support)
+        label = labeller(change, self.support, self.weight)
+        unlabelled = self.support & (label == 0)
+        if bool(unlabelled.any()):
+            self.support &= ~unlabelled
+            self.image = torch.where(unlabelled, self.clean, self.image)
+        return label
+
+
+def sample_of(result: dict[str, Tensor], plan: Plan, image: Tensor) -> dict[str, Any]:
+    """Take the only image out of a batch of one; maps get the meta data of the image."""
+    sample: dict[str, Any] = {}
+    for key in (Keys.IMAGE, Keys.CLEAN, Keys.LABEL, Keys.SUPPORT):
+        value = result[key][0]
+        sample[key] = MetaTensor(value, meta=dict(image.meta)) if isinstance(image, MetaTensor) else value
+    sample[Keys.TARGET] = int(result[Keys.TARGET][0])
+    sample[Keys.TASK] = int(result[Keys.TASK][0])
+    sample[Keys.PARAMS] = json.dumps(plan.describe())
+    return sample
+
+
+def clip_to_image(
+    mask: np.ndarray, corner: tuple[int, ...], shape: tuple[int, ...]
+) -> tuple[tuple[int, ...], np.ndarray]:
+    """Cut off what of a box lies outside the image; returns its corner and its mask."""
+    first = [max(-low, 0) for low in corner]
+    last = [min(n - low, length) for low, n, length in zip(corner, shape, mask.shape, strict=True)]
+    inside = tuple(slice(a, max(a, b)) for a, b in zip(first, last, strict=True))
+    return tuple(int(low + a) for low, a in zip(corner, first, strict=True)), mask[inside]

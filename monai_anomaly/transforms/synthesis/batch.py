@@ -1,0 +1,76 @@
+# Copyright (c) monai_anomaly contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from monai.data import MetaTensor
+from monai.transforms import Randomizable
+from torch import Tensor
+
+from ...utils import Keys
+from .anomaly import RandAnomaly
+from .checks import prepare_image
+from .mixture import RandAnomalyMixture
+from .plan import Sources
+
+
+class BatchAnomaly(Randomizable):
+    """Corrupt a whole batch at once, on the device where it is, for training loops that want it.
+
+    What is drawn is drawn image by image, as :class:`RandAnomaly` draws it and from one random state; what is computed
+    is computed for the batch. The first image of a batch gets what the array version would make of it with the same
+    state, the second what it would make next, and so on.
+
+    Args:
+        corruption: a :class:`RandAnomaly` or a mixture. One that pastes and has no sources takes the other images of
+            the batch.
+    """
+
+    def __init__(self, corruption: RandAnomaly | RandAnomalyMixture) -> None:
+        self.corruption = corruption
+
+    def __call__(self, images: Tensor, foreground: Tensor | None = None) -> dict[str, Any]:
+        """Corrupt a batch.
+
+        Args:
+            images: clean images (B, C, *S) on any device.
+            foreground: where anomalies may be (B, 1, *S), above 0.
+
+        Returns:
+            ``image``, ``clean``, ``label``, ``support`` (B, ...) and ``target``, ``task`` (B,) on the images' device;
+            ``params``, one text an image.
+        """
+        batch = images.as_tensor() if isinstance(images, MetaTensor) else images
+        checked = prepare_image(batch.flatten(0, 1), (2, 3), type(self).__name__).reshape(batch.shape)
+        masks = None if foreground is None else foreground.detach().cpu()
+        plans = [
+            self.corruption.plan(self.R, image, None if masks is None else masks[row], _Others(checked, masks, row))
+            for row, image in enumerate(checked)
+        ]
+        result: dict[str, Any] = self.corruption.apply(checked, plans)
+        result[Keys.PARAMS] = [json.dumps(plan.describe()) for plan in plans]
+        return result
+
+
+class _Others(Sequence[Any]):
+    """The images of a batch but one."""
+
+    def __init__(self, images: Tensor, foreground: Tensor | None, own: int) -> None:
+        self.images = images
+        self.foreground = foreground
+        self.own = own
+
+    def __len__(self) -> int:
+        return len(self.images) - 1
+
+    def __getitem__(self, index: Any) -> Any:
+        row = index + (index >= self.own)
+        item = {Keys.IMAGE: self.images[row]}
+        if self.foreground is not None:
+            item[Keys.FOREGROUND] = self.foreground[row]
+        return item

@@ -1,0 +1,56 @@
+# Copyright (c) monai_anomaly contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import NdarrayOrTensor
+from monai.data import MetaTensor
+from monai.utils import convert_to_tensor
+from torch import Tensor
+
+
+def prepare_image(img: NdarrayOrTensor, dims: Sequence[int], who: str) -> Tensor:
+    """Return an image as float32 tensor (C, *S), a MetaTensor if it was one, after checking it."""
+    image = convert_to_tensor(img, track_meta=isinstance(img, MetaTensor))
+    if image.is_complex():
+        raise ValueError(f"{who} needs real values, got {image.dtype} in image {name_of(image)}")
+    image = image.to(torch.float32)
+    if image.ndim - 1 not in dims or image.numel() == 0:
+        expected = " or ".join(f"{d}D" for d in dims)
+        raise ValueError(
+            f"{who} is defined for {expected} images (C, *S), got one of shape {tuple(image.shape)}"
+            + ("; add a channel first with EnsureChannelFirst" if image.ndim - 1 < min(dims) else "")
+        )
+    if not bool(torch.isfinite(image).all()):
+        raise ValueError(f"image {name_of(image)} holds NaN or infinite values: repair the file or leave it out")
+    return image
+
+
+def name_of(image: Any) -> str:
+    """File that an image was read from, for messages."""
+    return str(image.meta.get("filename_or_obj", "(no file)")) if isinstance(image, MetaTensor) else "(no file)"
+
+
+def check_choice(name: str, value: Any, allowed: Sequence[Any]) -> None:
+    """Raise a ValueError where an argument is none of the allowed values."""
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {tuple(allowed)}, got {value!r}")
+
+
+def check_positive(**values: float) -> None:
+    """Raise a ValueError for an argument that is not above zero."""
+    for name, value in values.items():
+        if not value > 0:
+            raise ValueError(f"{name} must be above 0, got {value!r}")
+
+
+def check_range(name: str, value: Sequence[float], low: float = -np.inf, high: float = np.inf) -> tuple[float, float]:
+    """Return two ascending numbers within bounds, or raise a ValueError."""
+    if len(value) != 2 or not low <= value[0] <= value[1] <= high:
+        raise ValueError(f"{name} must be two ascending numbers in [{low}, {high}], got {value!r}")
+    return float(value[0]), float(value[1])

@@ -1,0 +1,195 @@
+# Copyright (c) monai_anomaly contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What happens to the voxels of an anomaly: parts that draw for one image and act on a whole batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import ndimage
+from torch import Tensor
+
+from ...functional.blending import MODES, SMALLEST_BOX, poisson_blend_boxes
+from ...functional.deformation import KINDS, push_exponent, radial_factor
+from ...functional.noise import fractal_noise
+from ...functional.shapes import relative_radius
+from ...functional.spline import REACH, sample_spline, spline_coefficients
+from .checks import check_choice, check_positive, check_range
+from .placing import PatchBatch
+from .plan import Frame, Patch
+from .sources import SamePlace, SourceBox, source_boxes
+
+
+class AlphaBlend:
+    """Mix with another image: ``(1 - alpha) x + alpha y`` at the same place (J. Tan et al.: FPI, 2020).
+
+    Args:
+        alpha: smallest and largest weight of the foreign image; paper's default (0.05, 0.95).
+    """
+
+    smallest = 1
+
+    def __init__(self, alpha: Sequence[float] = (0.05, 0.95)) -> None:
+        self.alpha = check_range("alpha", alpha, 0, 1)
+        self.place = SamePlace()
+
+    def draw(self, rng: np.random.RandomState, patch: Patch, frame: Frame) -> Patch | None:
+        """Draw the foreign image and its weight."""
+        patch.weight = float(rng.uniform(*self.alpha))
+        return self.place(rng, patch, frame)
+
+    def apply(self, batch: PatchBatch) -> Tensor:
+        """Mix."""
+        boxes = batch.boxes
+        return boxes + batch.weights * batch.masks * (source_boxes(batch) - boxes)
+
+
+class PoissonBlend:
+    """Blend another image in by its gradients, see :func:`~monai_anomaly.functional.poisson_blend`.
+
+    Args:
+        mode: guidance: "mixed" (default), "source" or "pii".
+        alpha: smallest and largest weight of the foreign image, read by "pii"; paper's default (0.05, 0.95).
+        source_box: draws the part of the foreign image that goes in; default: the same place.
+        erode: how often the mask is eroded before, default 0; OpenCV's blending, and so the published NSA, has 3.
+    """
+
+    smallest = SMALLEST_BOX
+
+    def __init__(
+        self,
+        mode: str = "mixed",
+        alpha: Sequence[float] = (0.05, 0.95),
+        source_box: SourceBox | None = None,
+        erode: int = 0,
+    ) -> None:
+        check_choice("mode", mode, MODES)
+        if erode < 0:
+            raise ValueError(f"erode must be 0 or more, got {erode!r}")
+        self.mode = mode
+        self.alpha = check_range("alpha", alpha, 0, 1)
+        self.source_box = source_box or SamePlace()
+        self.erode = erode
+
+    def draw(self, rng: np.random.RandomState, patch: Patch, frame: Frame) -> Patch | None:
+        """Draw the foreign image, the part of it, and its weight."""
+        if self.mode == "pii":
+            patch.weight = float(rng.uniform(*self.alpha))
+        if self.erode:
+            square = np.ones((3,) * patch.mask.ndim)
+            patch.mask = ndimage.binary_erosion(patch.mask, square, iterations=self.erode)
+        return self.source_box(rng, patch, frame) if patch.mask.any() else None
+
+    def apply(self, batch: PatchBatch) -> Tensor:
+        """Blend all boxes at once."""
+        alpha = batch.weights.flatten()
+        return poisson_blend_boxes(batch.boxes, source_boxes(batch), batch.masks, batch.sizes, self.mode, alpha)
+
+
+class RadialWarp:
+    """Pull the voxels of a convex shape towards a random one of them ("sink") or push them away ("source").
+
+    Args:
+        kind: "sink" or "source".
+        push: smallest and largest distance that voxels move where they move most. Paper's default (0.5, 10) pixels for
+            radiographs of 256 x 256, given here as a fraction of the mean image size.
+        unit: what it counts in: "fraction" (default), "voxel" or "mm".
+    """
+
+    smallest = 3
+
+    def __init__(self, kind: str, push: Sequence[float] = (0.5 / 256, 10 / 256), unit: str = "fraction") -> None:
+        check_choice("kind", kind, KINDS)
+        check_choice("unit", unit, ("fraction", "voxel", "mm"))
+        self.kind = kind
+        self.push = check_range("push", push, 0)
+        self.unit = unit
+
+    def draw(self, rng: np.random.RandomState, patch: Patch, frame: Frame) -> Patch | None:
+        """Draw the center and the exponent; None where the shape has been cut or is too small to move anything."""
+        if patch.shape is None or patch.shape.mask.shape != patch.mask.shape:
+            return None
+        inside = np.argwhere(patch.mask)
+        center = inside[rng.randint(len(inside))]
+        edge = np.argwhere(patch.mask & ~ndimage.binary_erosion(patch.mask))
+        mean_radius = float(np.linalg.norm(edge - center, axis=1).mean())
+        if mean_radius == 0:
+            return None
+        unit = float(np.mean(frame.extent(self.unit)))
+        furthest = mean_radius / np.sqrt(2)
+        low, high = self.push[0] * unit, self.push[1] * unit
+        smallest = min(max(0.1 * furthest, low), 0.9 * furthest)
+        push = float(rng.uniform(smallest, max(min(0.9 * furthest, high), 0.1 * furthest)))
+        patch.parameters = {
+            "center": center.astype(float),
+            "push": push,
+            "exponent": push_exponent(push, mean_radius),
+            "sink": self.kind == "sink",
+            "low": patch.shape.low,
+            "inverse": np.linalg.inv(patch.shape.matrix),
+            "half": patch.shape.half,
+            "box": patch.shape.kind == "box",
+        }
+        return patch
+
+    def apply(self, batch: PatchBatch) -> Tensor:
+        """Warp the voxels of all shapes as one list of points."""
+        place = batch.masks[:, 0].nonzero()
+        sample, points = place[:, 0], place[:, 1:].to(batch.images.dtype)
+        center, low = batch.numbers("center")[sample], batch.numbers("low")[sample]
+        rho = relative_radius(
+            points + low,
+            center + low,
+            batch.numbers("inverse")[sample],
+            batch.numbers("half")[sample],
+            batch.numbers("box")[sample],
+        )
+        factor = radial_factor(rho, batch.numbers("exponent")[sample], batch.numbers("sink")[sample])
+        read = center + (points - center) * factor[:, None]
+        # a margin, so that the spline is that of the whole image whatever the size of the box
+        values = sample_spline(spline_coefficients(batch.crop(REACH)), sample, read + REACH)
+        boxes = batch.boxes.movedim(1, -1).clone()
+        boxes[place.unbind(1)] = values
+        return boxes.movedim(-1, 1)
+
+
+class IntensityChange:
+    """Add or subtract a smooth bump, or fractal noise: ``x + sign_c (scale/2 + Gamma(3, scale)) ramp``.
+
+    The ramp rises from 0 at the edge of the mask to 1 at the depth ``(0.02 + Gamma(3, 0.01)) min(image size)``, at most
+    at the mask's deepest voxel. All channels share one magnitude, each has its own sign.
+
+    Args:
+        scale: strength as a fraction of the value range; paper's default 0.2, with noise 0.1.
+        fractal: whether the ramp is multiplied by fractal noise, default False; True in the edition of the
+            image-conditioned diffusion paper.
+    """
+
+    def __init__(self, scale: float = 0.2, fractal: bool = False) -> None:
+        check_positive(scale=scale)
+        self.scale = scale
+        self.fractal = fractal
+        self.smallest = 1
+
+    def draw(self, rng: np.random.RandomState, patch: Patch, frame: Frame) -> Patch | None:
+        """Draw the bump and its signs."""
+        # a frame of one voxel, so that a mask that fills its box falls off on all sides
+        spacing = np.asarray(frame.spacing or (1.0,) * patch.mask.ndim)
+        sampling = spacing / spacing.min()
+        depth = ndimage.distance_transform_edt(np.pad(patch.mask, 1), sampling)[(slice(1, -1),) * patch.mask.ndim]
+        reach = min(frame.shape) * (0.02 + rng.gamma(3, 0.01))
+        ramp = np.minimum(depth / max(min(reach, depth.max()), 1e-6), 1)
+        if self.fractal:
+            ramp = ramp * fractal_noise(rng, patch.mask.shape)
+        signs = rng.choice([-1.0, 1.0], frame.channels)
+        strength = (self.scale / 2 + rng.gamma(3, self.scale)) * frame.data_range * signs
+        patch.parameters = {"ramp": ramp.astype(np.float32), "strength": strength.astype(np.float32)}
+        return patch
+
+    def apply(self, batch: PatchBatch) -> Tensor:
+        """Add all bumps."""
+        ramp = batch.stack([patch.parameters["ramp"] for patch in batch.patches])
+        strength = batch.numbers("strength")
+        return batch.boxes + ramp * strength.reshape(*strength.shape, *[1] * (ramp.ndim - 2))
