@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from .blending import poisson_blend, poisson_blend_boxes
 from .bootstrap import Interval, bootstrap_counts, bootstrap_scores, draw_score_statistics
 from .curves import (
     IMAGE_STATISTICS,
@@ -18,9 +19,21 @@ from .curves import (
     roc_auc_from_counts,
     roc_curve,
 )
+from .deformation import push_exponent, radial_factor
 from .errors import l1_error, l2_error, ssim_error, variance_weighted_error
+from .labelling import (
+    binary_label,
+    flipped_gaussian_label,
+    intensity_label,
+    logistic_label,
+    mean_change,
+    saturating_label,
+    weight_label,
+)
+from .noise import coarse_field, coarse_noise, fractal_noise, gradient_noise
 from .reduction import max_score, mean_score, top_fraction_score
 from .regions import per_region_overlap, region_weights
+from .shapes import DeformedShape, deform_shape, random_size, relative_radius
 from .similarity import (
     cka,
     cosine_similarity,
@@ -30,8 +43,10 @@ from .similarity import (
     no_similarity,
     pearson_similarity,
 )
+from .spline import sample_spline, spline_coefficients
 
 __all__ = [
+    "DeformedShape",
     "IMAGE_STATISTICS",
     "Interval",
     "ScoreCounts",
@@ -39,29 +54,49 @@ __all__ = [
     "average_precision_from_counts",
     "best_dice",
     "best_dice_from_counts",
+    "binary_label",
     "bootstrap_counts",
     "bootstrap_scores",
     "cka",
+    "coarse_field",
+    "coarse_noise",
     "cosine_similarity",
     "count_scores",
+    "deform_shape",
     "draw_score_statistics",
     "euclidean_similarity",
+    "flipped_gaussian_label",
+    "fractal_noise",
+    "gradient_noise",
     "hsic",
+    "intensity_label",
     "l1_error",
     "l2_error",
+    "logistic_label",
     "manhattan_similarity",
+    "max_score",
+    "mean_change",
     "mean_score",
     "no_similarity",
     "pearson_similarity",
+    "per_region_overlap",
+    "poisson_blend",
+    "poisson_blend_boxes",
     "precision_recall_curve",
+    "push_exponent",
+    "radial_factor",
+    "random_size",
     "region_overlap_from_counts",
     "region_weights",
+    "relative_radius",
     "roc_auc",
     "roc_auc_from_counts",
     "roc_curve",
+    "sample_spline",
+    "saturating_label",
+    "spline_coefficients",
     "ssim_error",
-    "variance_weighted_error",
-    "max_score",
     "top_fraction_score",
-    "per_region_overlap",
+    "variance_weighted_error",
+    "weight_label",
 ]

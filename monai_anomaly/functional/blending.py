@@ -11,6 +11,7 @@ the last bit.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,7 +20,7 @@ from scipy import fft, sparse
 from scipy.sparse import linalg
 from torch import Tensor
 
-from .boxes import inside_boxes
+from .boxes import along_axis, inside_boxes
 
 Array = TypeVar("Array", np.ndarray, Tensor)
 MODES = ("mixed", "source", "pii")
@@ -30,7 +31,7 @@ def poisson_blend_boxes(
     target: Tensor,
     source: Tensor,
     mask: Tensor,
-    sizes: Tensor | None = None,
+    sizes: np.ndarray | Tensor | None = None,
     mode: str = "mixed",
     alpha: Tensor | float = 1.0,
 ) -> Tensor:
@@ -43,7 +44,7 @@ def poisson_blend_boxes(
         target: boxes cut out of the images (B, C, *P).
         source: boxes to blend in (B, C, *P).
         mask: voxels that get the guidance (B, 1, *P), bool; the border of a box never does.
-        sizes: true size of each box in voxels (B, D); beyond it lies padding. None: all are of size P.
+        sizes: true size of each box in voxels (B, D), on the CPU; beyond it lies padding. None: all are of size P.
         mode: see :func:`poisson_blend`.
         alpha: see :func:`poisson_blend`; a number or (B,).
 
@@ -53,18 +54,16 @@ def poisson_blend_boxes(
     if mode not in MODES:
         raise ValueError(f"mode must be one of {MODES}, got {mode!r}")
     padded = tuple(target.shape[2:])
-    if sizes is None:
-        sizes = torch.tensor([padded] * len(target))
-    sizes = sizes.to(target.device)
-    interior = inside_boxes(sizes, padded, border=1)
+    true = np.array([padded] * len(target)) if sizes is None else np.asarray(sizes)
+    interior = inside_boxes(true, padded, target.device, border=1)
     if isinstance(alpha, Tensor):
         alpha = alpha.reshape(-1, *[1] * (target.ndim - 1)).to(target)
     weight = (mask & interior).to(target.dtype)
-    change = _divergence(target, source, weight, interior.to(target.dtype), mode, alpha, 2)
-    sines = [_sine_matrices(sizes[:, axis], length, target.dtype) for axis, length in enumerate(padded)]
+    change = _divergence(target, source, weight, interior, mode, alpha, 2)
+    sines = [_sine_matrices(true[:, axis], length).to(target) for axis, length in enumerate(padded)]
     for axis, matrix in enumerate(sines):
         change = _along(change, matrix, axis + 2)
-    change = change / _eigenvalues(sizes, padded, target.dtype)
+    change = change / _eigenvalues(true, padded).to(target)
     for axis, matrix in enumerate(sines):
         change = _along(change, matrix, axis + 2)
     return target + change
@@ -114,7 +113,7 @@ def poisson_blend(
         P. Perez, M. Gangnet, A. Blake: "Poisson Image Editing", SIGGRAPH 2003; mode "pii": J. Tan et al.: "Detecting
         Outliers with Poisson Image Interpolation", MICCAI 2021.
     """
-    size = tuple(int(length) for length in source.shape[1:])
+    size: tuple[int, ...] = tuple(source.shape[1:])
     _check(target, size, corner, mode, solver, clip)
     place = (slice(None), *[slice(low, low + length) for low, length in zip(corner, size, strict=True)])
     box = target[place]
@@ -127,9 +126,7 @@ def poisson_blend(
         support = np.zeros(target.shape[1:], dtype=bool)
         result = target.copy()
     if clip:
-        rest = tuple(range(1, target.ndim))
-        keep = (len(target), *[1] * len(rest))
-        blended = blended.clip(_extreme(target, rest, "min").reshape(keep), _extreme(target, rest, "max").reshape(keep))
+        blended = blended.clip(*_channel_range(target))
     changed = mask | (abs(blended - box).mean(0) > tolerance)
     xp = torch if isinstance(target, Tensor) else np
     result[place] = xp.where(changed[None], blended, box)
@@ -137,10 +134,14 @@ def poisson_blend(
     return result, support
 
 
-def _extreme(image: Any, axes: tuple[int, ...], which: str) -> Any:
+def _channel_range(image: Any) -> tuple[Any, Any]:
+    """Smallest and largest value of each channel, (C, 1, ...)."""
+    flat, shape = image.reshape(len(image), -1), (len(image), *[1] * (image.ndim - 1))
     if isinstance(image, Tensor):
-        return getattr(torch, f"a{which}")(image, dim=axes)
-    return getattr(image, which)(axis=axes)
+        low, high = torch.aminmax(flat, dim=1)
+    else:
+        low, high = flat.min(1), flat.max(1)
+    return low.reshape(shape), high.reshape(shape)
 
 
 def _check(
@@ -177,7 +178,7 @@ def _blend_array(
     divergence = _divergence(t, s, inside.astype(np.float64)[None], interior.astype(np.float64)[None], mode, alpha, 1)
     core = (slice(None), *[slice(1, -1)] * len(size))
     axes = tuple(range(1, t.ndim))
-    spectrum = fft.dstn(divergence[core], type=1, axes=axes) / _eigenvalues_of_box(size)
+    spectrum = fft.dstn(divergence[core], type=1, axes=axes) / _eigenvalues(np.array([size]), size)[0].numpy()[core]
     t[core] += fft.idstn(spectrum, type=1, axes=axes)
     return t.astype(target.dtype)
 
@@ -221,34 +222,35 @@ def _slices(ndim: int, axis: int) -> tuple[tuple[slice, ...], tuple[slice, ...]]
     return tuple(lower), tuple(upper)
 
 
-def _sine_matrices(sizes: Tensor, length: int, dtype: torch.dtype) -> Tensor:
-    """Orthogonal sine transforms (B, length, length) of the interiors; symmetric, each its own inverse."""
-    index = torch.arange(length, device=sizes.device)
-    n = (sizes - 1).clamp(min=1)[:, None, None]
-    inside = (index >= 1) & (index < sizes[:, None] - 1)
-    # the product of the indices is reduced before it becomes a float: the sine of a large argument loses digits
-    angle = ((index[:, None] * index) % (2 * n)).to(torch.float64) * (math.pi / n)
-    matrix = torch.sin(angle) * torch.sqrt(2.0 / n.to(torch.float64))
-    return (matrix * (inside[:, :, None] & inside[:, None, :])).to(dtype)
+def _sine_matrices(lengths: np.ndarray, padded: int) -> Tensor:
+    """Orthogonal sine transforms (B, padded, padded) of the interiors; symmetric, each its own inverse."""
+    if len(lengths) == 1 and lengths[0] == padded:
+        return torch.from_numpy(_sine_matrix(padded))[None]
+    matrices = torch.zeros((len(lengths), padded, padded), dtype=torch.float64)
+    for row, length in enumerate(lengths.tolist()):
+        matrices[row, :length, :length] = torch.from_numpy(_sine_matrix(length))
+    return matrices
 
 
-def _eigenvalues(sizes: Tensor, padded: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+@lru_cache(maxsize=128)
+def _sine_matrix(length: int) -> np.ndarray:
+    """Sine transform of the interior of an axis, zero in the row and column of its two ends."""
+    n = max(length - 1, 1)
+    index = np.arange(length)
+    # the product of the indices is reduced first: the sine of a large argument loses digits
+    matrix = np.sin((index[:, None] * index % (2 * n)) * (math.pi / n)) * math.sqrt(2 / n)
+    matrix[[0, -1]] = matrix[:, [0, -1]] = 0
+    return matrix
+
+
+def _eigenvalues(sizes: np.ndarray, padded: tuple[int, ...]) -> Tensor:
     """Eigenvalues of the Laplacian with a zero border for each box, (B, 1, *P); negative everywhere."""
-    total = torch.zeros((len(sizes), 1, *[1] * len(padded)), dtype=torch.float64, device=sizes.device)
+    total = torch.zeros(1, dtype=torch.float64)
     for axis, length in enumerate(padded):
-        n = (sizes[:, axis : axis + 1] - 1).clamp(min=1)
-        index = torch.arange(length, device=sizes.device).clamp(min=1)
-        along = 2 * torch.cos(torch.minimum(index, n) * (math.pi / n)) - 2
-        total = total + along.reshape(-1, 1, *[length if a == axis else 1 for a in range(len(padded))])
-    return total.to(dtype)
-
-
-def _eigenvalues_of_box(size: tuple[int, ...]) -> np.ndarray:
-    total = np.zeros([1] * (len(size) + 1))
-    for axis, length in enumerate(size):
-        along = 2 * np.cos(np.pi * np.arange(1, length - 1) / (length - 1)) - 2
-        total = total + along.reshape([-1 if a == axis + 1 else 1 for a in range(len(size) + 1)])
-    return total
+        n = np.maximum(sizes[:, axis : axis + 1] - 1, 1)
+        along = 2 * np.cos(np.clip(np.arange(length), 1, n) * (math.pi / n)) - 2
+        total = total + along_axis(along, axis, len(padded), total.device)
+    return total[:, None]
 
 
 def _along(values: Tensor, matrices: Tensor, axis: int) -> Tensor:

@@ -35,9 +35,11 @@ def radial_factor(rho: Tensor, exponent: Tensor, sink: Tensor) -> Tensor:
     ``r' = R (1 - (1 - rho)^k)``. Center and edge stay where they are.
 
     Args:
-        rho: relative radius (N,), in [0, 1].
-        exponent: k >= 1 (N,).
-        sink: whether the voxel belongs to a sink, else to a source (N,), bool.
+        rho: relative radius (B, *P), in [0, 1].
+        exponent: k >= 1 (B,).
+        sink: whether a shape is a sink, else a source (B,), bool.
     """
+    one = [-1, *[1] * (rho.ndim - 1)]
+    exponent, sink = exponent.reshape(one), sink.reshape(one)
     rho = rho.clamp(1e-6, 1)  # the center maps to itself whatever the factor
     return torch.where(sink, (1 - (1 - rho) ** exponent) / rho, rho ** (exponent - 1))

@@ -21,6 +21,10 @@ from scipy import ndimage
 from skimage.morphology import reconstruction
 from torch import Tensor
 
+from .boxes import box_points
+
+_MOST_VALUES = 2**24
+
 
 def mean_change(image: Tensor, clean: Tensor, support: Tensor) -> Tensor:
     """Mean absolute change over the channels inside the support, (B, 1, *S)."""
@@ -38,13 +42,15 @@ def weight_label(change: Tensor, support: Tensor, weight: Tensor) -> Tensor:
 
 
 def intensity_label(change: Tensor, support: Tensor, weight: Tensor, width: int = 1) -> Tensor:
-    """The change itself, median filtered (NSA's "raw intensity").
+    """The change itself, median filtered (H. Schlueter et al.: NSA, ECCV 2022, its raw intensity).
 
     Args:
-        change, support, weight: see above.
-        width: diameter of the median filter in pixels, odd; the published NSA takes a disk of radius 5.
+        change: see above; as a fraction of the value range, so that the label is at most 1.
+        support: see above.
+        weight: see above, not read.
+        width: diameter of the ball that the median is taken over, in pixels, odd; default 1 (none). Published: 11.
     """
-    return _median(change, width) * support
+    return median_change(change, support, width)
 
 
 def logistic_label(
@@ -53,21 +59,25 @@ def logistic_label(
     """Logistic function ``1 / (1 + exp(-k (x - x0)))`` of the change (H. Schlueter et al.: NSA, ECCV 2022).
 
     Args:
-        change, support, weight: see above.
+        change: see above.
+        support: see above.
+        weight: see above, not read.
         steepness: k, per unit of intensity; published: 1/6 per grey level of 256, for chest radiographs 1/2.
         midpoint: x0, change with the label 1/2; published: 20 grey levels, for chest radiographs 4.
-        width: diameter of a median filter in pixels, odd; 1: none.
+        width: diameter of the ball that a median is taken over, in pixels, odd; default 1 (none). Published: 11.
     """
-    return torch.sigmoid(steepness * (_median(change, width) - midpoint)) * support
+    return torch.sigmoid(steepness * (median_change(change, support, width) - midpoint)) * support
 
 
 def flipped_gaussian_label(
     change: Tensor, support: Tensor, weight: Tensor, std: float = 0.2, fill_holes: bool = True
 ) -> Tensor:
-    """``1 - exp(-x^2 / (2 std^2))`` of the change, closed and filled in each connected region (many-tasks, MICCAI 2023).
+    """``1 - exp(-x^2 / (2 std^2))`` of the change, closed and filled in each connected region (many-tasks, 2023).
 
     Args:
-        change, support, weight: see above.
+        change: see above.
+        support: see above.
+        weight: see above, not read.
         std: change that counts as about 0.4; paper's default 0.2 for images in [0, 1].
         fill_holes: whether grey closing and hole filling follow, which take an image at a time on the CPU.
     """
@@ -75,25 +85,65 @@ def flipped_gaussian_label(
     return _per_region(label, support) if fill_holes else label
 
 
-def saturating_label(
-    change: Tensor, support: Tensor, weight: Tensor, steepness: float, ceiling: float
-) -> Tensor:
-    """``(1 + c) / (1 + exp(-a x) / c) - c``, from 0 at no change to 1 (many-tasks' alternative, its code)."""
+def saturating_label(change: Tensor, support: Tensor, weight: Tensor, steepness: float, ceiling: float) -> Tensor:
+    """``(1 + c) / (1 + exp(-a x) / c) - c``, from 0 at no change to 1 (the alternative in the code of many-tasks).
+
+    Args:
+        change: see above.
+        support: see above.
+        weight: see above, not read.
+        steepness: a, per unit of intensity, above 0.
+        ceiling: c, above 0; the smaller, the longer the label stays near 0.
+    """
     label = (1 + ceiling) / (1 + torch.exp(-steepness * change) / ceiling) - ceiling
     return label.clamp(0, 1) * support
 
 
-def _median(values: Tensor, width: int) -> Tensor:
-    """Median of the window of a given width around each pixel, pixels beyond the border left out of it."""
-    if width <= 1:
-        return values
-    if width % 2 == 0:
-        raise ValueError(f"width must be odd, got {width}")
-    reach = width // 2
-    padded = F.pad(values, [reach] * (2 * (values.ndim - 2)), value=torch.nan)
-    for axis in range(2, values.ndim):
-        padded = padded.unfold(axis, width, 1)
-    return padded.flatten(values.ndim).nanmedian(-1).values
+def smooth_support(support: Tensor, width: int = 5) -> Tensor:
+    """Median of a map of bools, that is, its majority in a square window; a tie is False.
+
+    Args:
+        support: (B, 1, *S), bool.
+        width: of the window in pixels, odd; pixels beyond the border of the image are left out. NSA's default 5.
+    """
+    _check_width(width)
+    dims = support.ndim - 2
+    pool = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[dims - 1]
+    return pool(support.to(torch.float32), width, 1, width // 2, count_include_pad=False) > 0.5
+
+
+def median_change(change: Tensor, support: Tensor, width: int) -> Tensor:
+    """Median over a ball around each pixel of the support, zero elsewhere.
+
+    Pixels beyond the border of the image are left out. If that leaves an even number, the lower one of the two in the
+    middle counts.
+
+    Args:
+        change: (B, 1, *S).
+        support: (B, 1, *S), bool.
+        width: diameter of the ball in pixels, odd; 1: none.
+    """
+    _check_width(width)
+    if width == 1:
+        return change * support
+    dims, reach = change.ndim - 2, width // 2
+    padded = F.pad(change, [reach] * (2 * dims), value=torch.nan)
+    strides = torch.tensor(padded.stride(), device=change.device)
+    cube = box_points([width] * dims, change)
+    ball = cube[(cube - reach).square().sum(-1) <= reach**2].long()
+    neighbors = (ball * strides[2:]).sum(1)
+    result = torch.zeros_like(change)
+    # not all at once: the windows of many voxels in 3D would fill the memory
+    for place in support.nonzero().split(max(_MOST_VALUES // len(neighbors), 1)):
+        index = (place * strides).sum(1)[:, None] + neighbors
+        windows = padded.flatten().index_select(0, index.flatten()).reshape(index.shape)
+        result[place.unbind(1)] = windows.nanmedian(-1).values
+    return result
+
+
+def _check_width(width: int) -> None:
+    if width < 1 or width % 2 == 0:
+        raise ValueError(f"width must be odd and 1 or more, got {width!r}")
 
 
 def _per_region(label: Tensor, support: Tensor) -> Tensor:

@@ -13,7 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def gradient_noise(rng: np.random.RandomState, shape: Sequence[int], intervals: Sequence[float]) -> np.ndarray:
+def gradient_noise(
+    rng: np.random.RandomState, shape: Sequence[int], intervals: Sequence[float] | np.ndarray
+) -> np.ndarray:
     """Gradient (Perlin) noise: random unit vectors on a lattice, blended by ``6 t^5 - 15 t^4 + 10 t^3``.
 
     Computed as one product with a small matrix along each axis, since fade and offset depend on one axis each.
@@ -90,14 +92,19 @@ def coarse_noise(
         shape: size of the field (D numbers).
         channels: number of channels C.
         resolution: points of the grid along each axis; paper's default 16.
-        std: standard deviation on the grid's points; between them it is lower. Paper's default 0.2 for images in [0, 1].
+        std: standard deviation on the grid's points, lower between them; paper's default 0.2 for images in [0, 1].
         per_channel: whether each channel gets its own noise; default True.
         roll: whether the field is shifted; default True.
 
     Returns:
         grid (C, *resolution), float32, and shift in voxels along each axis.
+
+    Raises:
+        ValueError: when ``resolution`` is not of as many axes as ``shape``.
     """
     grid = (resolution,) * len(shape) if isinstance(resolution, int) else tuple(resolution)
+    if len(grid) != len(shape):
+        raise ValueError(f"resolution must be one number, or one for each of {len(shape)} axes, got {resolution!r}")
     values = rng.normal(0, std, (channels if per_channel else 1, *grid)).astype(np.float32)
     shift = tuple(int(rng.randint(length)) if roll else 0 for length in shape)
     return np.repeat(values, 1 if per_channel else channels, axis=0), shift

@@ -1,13 +1,18 @@
 # Copyright (c) monai_anomaly contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Random boxes and ellipsoids, sheared and rotated, on a voxel grid (M. Baugh et al.: "Many Tasks Make Light Work:
-Learning to Localise Medical Anomalies from Multiple Synthetic Tasks", MICCAI 2023).
+"""Random boxes and ellipsoids, sheared and rotated, on a voxel grid.
+
+Reference:
+    M. Baugh et al.: "Many Tasks Make Light Work: Learning to Localise Medical Anomalies from Multiple Synthetic Tasks",
+    MICCAI 2023.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import combinations, product
 from typing import NamedTuple
 
@@ -35,12 +40,14 @@ class DeformedShape(NamedTuple):
     """half of the aligned shape's size along each axis, (D,)."""
     low: np.ndarray
     """position of the bounding box's first voxel relative to the center of the shape, (D,)."""
+    inverse: np.ndarray
+    """inverse of the matrix (D, D)."""
 
 
 def random_size(
     rng: np.random.RandomState,
-    extent: Sequence[float],
-    bounds: Sequence[Sequence[float]],
+    extent: np.ndarray | Sequence[float],
+    bounds: Sequence[np.ndarray | Sequence[float]],
     gamma: tuple[float, float, float] = (2.0, 0.1, 0.03),
 ) -> np.ndarray:
     """Draw the size of a shape along each axis: ``clip((offset + Gamma(shape, scale)) * extent, low, high)``.
@@ -95,7 +102,8 @@ def deform_shape(
         low, box = _extent(matrix, size)
         box = np.minimum(box, largest)  # rounding may exceed it by a voxel
     half = np.asarray(size, dtype=float) / 2
-    return DeformedShape(_rasterize(kind, matrix, half, low, box), kind, matrix, half, low)
+    inverse = np.linalg.inv(matrix)
+    return DeformedShape(_rasterize(kind, inverse, half, low, box), kind, matrix, half, low, inverse)
 
 
 def shear_and_rotate(rng: np.random.RandomState, dims: int, shear_std: float, max_angle: float) -> np.ndarray:
@@ -112,55 +120,65 @@ def random_rotation(rng: np.random.RandomState, dims: int, max_angle: float) -> 
     result = np.eye(dims)
     for a, b in combinations(range(dims), 2):
         angle = rng.uniform(-max_angle, max_angle)
-        plane = np.eye(dims)
-        plane[a, a] = plane[b, b] = np.cos(angle)
-        plane[a, b], plane[b, a] = -np.sin(angle), np.sin(angle)
-        result = plane @ result
+        c, s = math.cos(angle), math.sin(angle)
+        result[[a, b]] = c * result[a] - s * result[b], s * result[a] + c * result[b]
     return result
 
 
 def relative_radius(points: Tensor, center: Tensor, inverse: Tensor, half: Tensor, box: Tensor) -> Tensor:
     """How far each point lies on its way from a center to the edge of a shape: 0 at the center, 1 at the edge.
 
-    All arguments are given per point, so that points of many shapes are handled at once.
-
     Args:
-        points: relative to the center of the shape, in voxels (N, D).
-        center: a point inside the shape, in the same coordinates (N, D).
-        inverse: inverse of the shape's matrix (N, D, D).
-        half: half sizes of the shape (N, D).
-        box: whether the shape is a box, else an ellipsoid (N,), bool.
+        points: relative to the center of the shape, in voxels (B, *P, D).
+        center: a point inside each shape, in the same coordinates (B, D).
+        inverse: inverse of the shapes' matrices (B, D, D).
+        half: half sizes of the shapes (B, D).
+        box: whether a shape is a box, else an ellipsoid (B,), bool.
 
     Returns:
-        (N,), in [0, 1] for points inside the shape.
+        (B, *P), in [0, 1] for points inside the shape.
     """
     start = (inverse * center[:, None]).sum(-1)
-    way = (inverse * (points - center)[:, None]).sum(-1)
-    tiny = torch.finfo(points.dtype).tiny
-    # a box: the first wall in the direction of the way; what moves not at all never reaches one
-    walls = (way.abs() / (half - start * way.sign()).clamp(min=1e-12)).amax(1)
+    rows = (len(points), -1, points.shape[-1])
+    way = torch.bmm((points - center.reshape(len(center), *[1] * (points.ndim - 2), -1)).reshape(rows), inverse.mT)
+    # a box: the first wall in the direction of the way; what does not move never reaches one
+    forth, back = (half - start).clamp(min=1e-6)[:, None], (half + start).clamp(min=1e-6)[:, None]
+    walls = torch.maximum(way / forth, -way / back).amax(-1)
     # an ellipsoid: |start + way / rho| = 1 in units of the half axes, solved for rho
-    start, way = start / half, way / half
-    a, b, c = way.square().sum(1), (start * way).sum(1), start.square().sum(1) - 1
+    start, way = (start / half)[:, None], way / half[:, None]
+    a, b = way.square().sum(-1), (start * way).sum(-1)
+    c = start.square().sum(-1) - 1
     root = (b.square() - a * c).clamp(min=0).sqrt()
-    sphere = a / (root - b).clamp(min=tiny)
-    return torch.where(box, walls, torch.where(a > 0, sphere, torch.zeros_like(a)))
+    sphere = a / (root - b).clamp(min=1e-12)
+    return torch.where(box[:, None], walls, sphere).reshape(points.shape[:-1])
 
 
 def _extent(matrix: np.ndarray, size: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the first voxel and the size of the bounding box of a mapped box."""
     half = (np.asarray(size) - 1) / 2
-    corners = np.array(list(product(*[(-h, h) for h in half]))) @ matrix.T
+    corners = (_corners(len(half)) * half) @ matrix.T
     low = np.floor(corners.min(0))
     return low, (np.ceil(corners.max(0)) - low + 1).astype(int)
 
 
-def _rasterize(kind: str, matrix: np.ndarray, half: np.ndarray, low: np.ndarray, box: np.ndarray) -> np.ndarray:
-    inverse = np.linalg.inv(matrix)
-    aligned = []
-    for row in inverse:
+@lru_cache(maxsize=4)
+def _corners(dims: int) -> np.ndarray:
+    """Corners of the cube from -1 to 1, (2^D, D)."""
+    return np.array(list(product((-1.0, 1.0), repeat=dims)))
+
+
+def _rasterize(kind: str, inverse: np.ndarray, half: np.ndarray, low: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """Return which voxels lie inside, in units of the half axes of the aligned shape, (*P)."""
+    inside: np.ndarray | None = None
+    distance: np.ndarray | float = 0.0
+    for row in inverse / half[:, None]:
         along = [c * (np.arange(n) + x) for c, n, x in zip(row, box, low, strict=True)]
-        aligned.append(sum(np.ix_(*along)))
-    if kind == "box":
-        return np.logical_and.reduce([np.abs(u) <= h + 1e-9 for u, h in zip(aligned, half, strict=True)])
-    return np.asarray(sum((u / h) ** 2 for u, h in zip(aligned, half, strict=True)) <= 1 + 1e-9)
+        aligned = along[0]
+        for part in along[1:]:
+            aligned = aligned[..., None] + part
+        if kind == "box":
+            within = np.abs(aligned) <= 1 + 1e-9
+            inside = within if inside is None else inside & within
+        else:
+            distance = distance + aligned * aligned
+    return np.asarray(distance <= 1 + 1e-9) if inside is None else inside

@@ -9,18 +9,25 @@ value of the nearest border.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
+from itertools import product
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 REACH = 12
 """Voxels beyond which a coefficient no longer matters: the influence falls by 0.268 from one to the next."""
 
-_MOST_TAPS = 2**20
-# cubic B-spline pieces of the four coefficients around a point, by powers of its fractional part
-_PIECES = [[1, 4, 1, 0], [-3, 0, 3, 0], [3, -6, 3, 0], [-1, 3, -3, 1]]
+
+def spline_crop(size: Sequence[int]) -> tuple[int, ...]:
+    """Size that a crop should have to hold ``size`` voxels and a margin of :data:`REACH` on all sides.
+
+    Rounded up: the inverses of few lengths are kept, and what lies beyond the margin changes nothing.
+    """
+    return tuple(-(-(length + 2 * REACH) // 8) * 8 for length in size)
 
 
 def spline_coefficients(images: Tensor) -> Tensor:
@@ -34,40 +41,42 @@ def spline_coefficients(images: Tensor) -> Tensor:
     return images
 
 
-def sample_spline(coefficients: Tensor, sample: Tensor, points: Tensor) -> Tensor:
+def sample_spline(coefficients: Tensor, points: Tensor) -> Tensor:
     """Values of splines at points.
 
+    The weights of a cubic B-spline are positive, so that each pair of its four taps along an axis is one linear
+    interpolation between the two: 2^D of these, which ``grid_sample`` does, replace 4^D taps.
+
     Args:
-        coefficients: (B, C, *S) from :func:`spline_coefficients`.
-        sample: number of the image that each point belongs to (N,), integers.
-        points: coordinates in voxels (N, D).
+        coefficients: (B, C, *S) from :func:`spline_coefficients`, 2D or 3D.
+        points: coordinates in voxels (B, *P, D), with P of D dimensions.
 
     Returns:
-        values (N, C).
+        values (B, C, *P).
     """
-    shape = coefficients.shape[2:]
-    flat = coefficients.flatten(2)
-    last = torch.tensor(shape, device=points.device) - 1
-    points = points.clamp(torch.zeros_like(last), last)
-    count = max(_MOST_TAPS // (4 ** len(shape) * coefficients.shape[1]), 1)
-    parts = [
-        _values(flat, *part, last, shape) for part in zip(sample.split(count), points.split(count), strict=True)
-    ]
-    return torch.cat(parts) if parts else flat.new_zeros((0, flat.shape[1]))
-
-
-def _values(flat: Tensor, sample: Tensor, points: Tensor, last: Tensor, shape: torch.Size) -> Tensor:
+    dims = points.shape[-1]
+    last = torch.tensor(coefficients.shape[2:], device=points.device, dtype=points.dtype) - 1
+    points = torch.minimum(points.clamp(min=0), last)
     base = points.floor()
-    part = points - base
-    powers = torch.stack([torch.ones_like(part), part, part * part, part * part * part], dim=-1)
-    weight = powers @ (points.new_tensor(_PIECES) / 6)  # (N, D, 4)
-    index = (base.long()[..., None] + torch.arange(-1, 3, device=points.device)).abs()
-    index = (last[:, None] - (last[:, None] - index).abs()).clamp(min=0)  # mirrored at both borders
-    place, share = index[:, 0], weight[:, 0]
-    for axis in range(1, len(shape)):
-        place = (place[:, :, None] * shape[axis] + index[:, axis, None]).flatten(1)
-        share = (share[:, :, None] * weight[:, axis, None]).flatten(1)
-    return (flat[sample[:, None], :, place] * share[..., None]).sum(1)
+    f = points - base
+    f2 = f * f
+    f3 = f2 * f
+    first = (5 - 3 * (f + f2) + 2 * f3) / 6  # weight of the first two taps
+    second = 1 - first
+    # where between the taps of a pair to interpolate, in the coordinates of grid_sample: from -1 to 1, and x first
+    pairs = torch.stack([base - 1 + (4 - 6 * f2 + 3 * f3) / (6 * first), base + 1 + f3 / (6 * second)])
+    place = (pairs * (2 / last.clamp(min=1)) - 1).unbind(-1)
+    weight = torch.stack([first, second]).unbind(-1)
+    choices = list(product(range(2), repeat=dims))
+    grid = [torch.stack([place[axis][pick[axis]] for axis in reversed(range(dims))], dim=-1) for pick in choices]
+    values = F.grid_sample(coefficients, torch.cat(grid, dim=1), padding_mode="reflection", align_corners=True)
+    result = torch.zeros_like(values[:, :, : points.shape[1]])
+    for part, pick in zip(values.chunk(len(choices), dim=2), choices, strict=True):
+        share = weight[0][pick[0]]
+        for axis in range(1, dims):
+            share = share * weight[axis][pick[axis]]
+        result = torch.addcmul(result, part, share[:, None])
+    return result
 
 
 @lru_cache(maxsize=64)

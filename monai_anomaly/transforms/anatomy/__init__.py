@@ -2,3 +2,24 @@
 # SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
+
+from .foreground import (
+    AboveMinimum,
+    AboveMinimumd,
+    AnatomyMask,
+    AnatomyMaskd,
+    DifferentFromBackground,
+    DifferentFromBackgroundd,
+)
+from .lungs import LungMask, LungMaskd
+
+__all__ = [
+    "AboveMinimum",
+    "AboveMinimumd",
+    "AnatomyMask",
+    "AnatomyMaskd",
+    "DifferentFromBackground",
+    "DifferentFromBackgroundd",
+    "LungMask",
+    "LungMaskd",
+]

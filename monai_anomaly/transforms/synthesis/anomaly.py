@@ -15,12 +15,11 @@ from monai.transforms import RandomizableTransform
 from monai.utils import TransformBackends, convert_to_tensor
 from torch import Tensor
 
-from ...functional.boxes import linear_index
 from ...functional.labelling import binary_label, mean_change
 from ...functional.shapes import DeformedShape
 from ...utils import Keys
 from .checks import check_choice, check_positive, check_range, name_of, prepare_image
-from .placing import PatchBatch, patch_batches
+from .placing import PatchBatch, VoxelBatch, patch_batches
 from .plan import Frame, Patch, Plan, Sources, to_mask
 
 ON_EMPTY = ("ignore", "skip", "raise")
@@ -29,13 +28,15 @@ ON_EMPTY = ("ignore", "skip", "raise")
 class ShapeMaker(Protocol):
     """Draws what an anomaly looks like: a mask, or a shape that also knows its edge."""
 
-    def __call__(self, rng: np.random.RandomState, frame: Frame) -> np.ndarray | DeformedShape | None: ...
+    def __call__(self, rng: np.random.RandomState, frame: Frame) -> np.ndarray | DeformedShape | None:
+        """Draw one; None where there is none."""
 
 
 class Placement(Protocol):
     """Draws the lower corner of a mask's box in the image, which may lie outside; None where there is no place."""
 
-    def __call__(self, rng: np.random.RandomState, mask: np.ndarray, frame: Frame) -> tuple[int, ...] | None: ...
+    def __call__(self, rng: np.random.RandomState, mask: np.ndarray, frame: Frame) -> tuple[int, ...] | None:
+        """Draw a corner."""
 
 
 class Corruptor(Protocol):
@@ -43,12 +44,17 @@ class Corruptor(Protocol):
 
     smallest: int
     """voxels that a box must have along every axis."""
+    voxels: bool
+    """whether it takes the voxels of the masks as lists (:class:`VoxelBatch`), else whole boxes."""
 
     def draw(self, rng: np.random.RandomState, patch: Patch, frame: Frame) -> Patch | None:
         """Draw what the patch lacks: source, weight, parameters; None where this patch cannot be had."""
 
-    def apply(self, batch: PatchBatch) -> Tensor:
-        """Return the boxes of a batch corrupted, (N, C, *P); draws nothing. The padding may hold anything."""
+    def apply(self, batch: Any) -> Tensor:
+        """Return the values of a :class:`PatchBatch` (N, C, *P) or a :class:`VoxelBatch` (N, C, M) corrupted.
+
+        It draws nothing. The padding may hold anything.
+        """
 
 
 class RandAnomaly(RandomizableTransform):
@@ -212,7 +218,8 @@ class RandAnomaly(RandomizableTransform):
         bounds = self._range(clean)
         for turn in range(max((len(plan.patches) for plan in plans), default=0)):
             rows = [row for row, plan in enumerate(plans) if len(plan.patches) > turn]
-            for batch in patch_batches(state.image, rows, [plans[row].patches[turn] for row in rows]):
+            patches = [plans[row].patches[turn] for row in rows]
+            for batch in patch_batches(state.image, rows, patches, getattr(self.corruptor, "voxels", False)):
                 self._corrupt(state, batch, bounds)
         label = state.label(self.labeller)
         found = (label > 0).flatten(1).any(1)
@@ -225,27 +232,26 @@ class RandAnomaly(RandomizableTransform):
             Keys.TASK: torch.tensor([plan.task for plan in plans], device=clean.device),
         }
 
-    def _corrupt(self, state: _State, batch: PatchBatch, bounds: tuple[Tensor, Tensor] | None) -> None:
-        """Corrupt the boxes of a batch, undo what is too small to count, and write the rest."""
-        before = batch.boxes
+    def _corrupt(self, state: _State, batch: PatchBatch | VoxelBatch, bounds: tuple[Tensor, Tensor] | None) -> None:
+        """Corrupt the patches of a batch, undo what is too small to count, and write the rest."""
+        before = batch.values
         after = self.corruptor.apply(batch)
         if bounds is not None:
-            after = torch.minimum(torch.maximum(after, bounds[0][batch.rows]), bounds[1][batch.rows])
+            low, high = (bound[batch.rows].reshape(len(batch), -1, *[1] * (after.ndim - 2)) for bound in bounds)
+            after = torch.minimum(torch.maximum(after, low), high)
         change = (after - before).abs().mean(1, keepdim=True)
         tolerance = self.tolerance * (self.value_range[1] - self.value_range[0])
         changed = ((change > tolerance) | (batch.masks & (change > 0))) & batch.valid
         state.write(batch, after, changed, changed | batch.masks if self.keep_mask else changed)
 
     def _range(self, clean: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Lower and upper bound of the values of each image, to be broadcast to (B, C, *S)."""
+        """Lower and upper bound of the values of each image, (B, C) or (B, 1)."""
         if self.clip is None:
             return None
-        ones = [1] * (clean.ndim - 2)
         if isinstance(self.clip, str):
             low, high = torch.aminmax(clean.flatten(2) if self.clip == "channel" else clean.flatten(1)[:, None], dim=2)
-        else:
-            low, high = (clean.new_full((len(clean), 1), value) for value in self.clip)
-        return low.reshape(*low.shape, *ones), high.reshape(*high.shape, *ones)
+            return low, high
+        return clean.new_full((len(clean), 1), self.clip[0]), clean.new_full((len(clean), 1), self.clip[1])
 
     def _draw(self, rng: np.random.RandomState, frame: Frame) -> Patch | None:
         for _ in range(self.max_attempts):
@@ -278,17 +284,18 @@ class _State:
         self.weight = torch.zeros_like(clean[:, :1])
         self.made = torch.zeros(len(clean), dtype=torch.bool, device=clean.device)
 
-    def write(self, batch: PatchBatch, boxes: Tensor, changed: Tensor, support: Tensor) -> None:
+    def write(self, batch: PatchBatch | VoxelBatch, after: Tensor, changed: Tensor, support: Tensor) -> None:
         """Write what changed, and where the anomaly is."""
-        place = linear_index(batch.corners, batch.size, self.image.shape[2:])
+        place = batch.index
+        rows = torch.tensor(batch.rows, device=self.image.device)
         box, voxel = changed.flatten(1).nonzero(as_tuple=True)
-        row, place_of = batch.rows[box], place[box, voxel]
-        self.image.view(*self.image.shape[:2], -1)[row, :, place_of] = boxes.flatten(2)[box, :, voxel]
+        row, place_of = rows[box], place[box, voxel]
+        self.image.view(*self.image.shape[:2], -1)[row, :, place_of] = after.flatten(2)[box, :, voxel]
         self.made[row] = True
         weight = self.weight.view(len(self.weight), -1)
         weight[row, place_of] = torch.maximum(weight[row, place_of], batch.weights.flatten()[box])
         box, voxel = support.flatten(1).nonzero(as_tuple=True)
-        self.support.view(len(self.support), -1)[batch.rows[box], place[box, voxel]] = True
+        self.support.view(len(self.support), -1)[rows[box], place[box, voxel]] = True
 
     def label(self, labeller: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
         """Label the batch; what gets no label becomes what it was."""

@@ -7,7 +7,6 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from monai.data import MetaTensor
 from monai.transforms import Randomizable
 from torch import Tensor
@@ -16,7 +15,6 @@ from ...utils import Keys
 from .anomaly import RandAnomaly
 from .checks import prepare_image
 from .mixture import RandAnomalyMixture
-from .plan import Sources
 
 
 class BatchAnomaly(Randomizable):

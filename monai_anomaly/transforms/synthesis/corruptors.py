@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from scipy import ndimage
 from torch import Tensor
 
@@ -15,11 +16,11 @@ from ...functional.blending import MODES, SMALLEST_BOX, poisson_blend_boxes
 from ...functional.deformation import KINDS, push_exponent, radial_factor
 from ...functional.noise import fractal_noise
 from ...functional.shapes import relative_radius
-from ...functional.spline import REACH, sample_spline, spline_coefficients
+from ...functional.spline import REACH, sample_spline
 from .checks import check_choice, check_positive, check_range
-from .placing import PatchBatch
+from .placing import PatchBatch, VoxelBatch
 from .plan import Frame, Patch
-from .sources import SamePlace, SourceBox, source_boxes
+from .sources import SamePlace, SourceBox, source_boxes, stacked_sources
 
 
 class AlphaBlend:
@@ -30,6 +31,7 @@ class AlphaBlend:
     """
 
     smallest = 1
+    voxels = True
 
     def __init__(self, alpha: Sequence[float] = (0.05, 0.95)) -> None:
         self.alpha = check_range("alpha", alpha, 0, 1)
@@ -40,10 +42,10 @@ class AlphaBlend:
         patch.weight = float(rng.uniform(*self.alpha))
         return self.place(rng, patch, frame)
 
-    def apply(self, batch: PatchBatch) -> Tensor:
+    def apply(self, batch: VoxelBatch) -> Tensor:
         """Mix."""
-        boxes = batch.boxes
-        return boxes + batch.weights * batch.masks * (source_boxes(batch) - boxes)
+        foreign = batch.take(stacked_sources(batch), range(len(batch)))
+        return batch.values + batch.weights * (foreign - batch.values)
 
 
 class PoissonBlend:
@@ -57,6 +59,7 @@ class PoissonBlend:
     """
 
     smallest = SMALLEST_BOX
+    voxels = False
 
     def __init__(
         self,
@@ -99,6 +102,7 @@ class RadialWarp:
     """
 
     smallest = 3
+    voxels = True
 
     def __init__(self, kind: str, push: Sequence[float] = (0.5 / 256, 10 / 256), unit: str = "fraction") -> None:
         check_choice("kind", kind, KINDS)
@@ -111,8 +115,7 @@ class RadialWarp:
         """Draw the center and the exponent; None where the shape has been cut or is too small to move anything."""
         if patch.shape is None or patch.shape.mask.shape != patch.mask.shape:
             return None
-        inside = np.argwhere(patch.mask)
-        center = inside[rng.randint(len(inside))]
+        center = patch.voxels[rng.randint(len(patch.voxels))]
         edge = np.argwhere(patch.mask & ~ndimage.binary_erosion(patch.mask))
         mean_radius = float(np.linalg.norm(edge - center, axis=1).mean())
         if mean_radius == 0:
@@ -128,31 +131,20 @@ class RadialWarp:
             "exponent": push_exponent(push, mean_radius),
             "sink": self.kind == "sink",
             "low": patch.shape.low,
-            "inverse": np.linalg.inv(patch.shape.matrix),
+            "inverse": patch.shape.inverse,
             "half": patch.shape.half,
             "box": patch.shape.kind == "box",
         }
         return patch
 
-    def apply(self, batch: PatchBatch) -> Tensor:
-        """Warp the voxels of all shapes as one list of points."""
-        place = batch.masks[:, 0].nonzero()
-        sample, points = place[:, 0], place[:, 1:].to(batch.images.dtype)
-        center, low = batch.numbers("center")[sample], batch.numbers("low")[sample]
-        rho = relative_radius(
-            points + low,
-            center + low,
-            batch.numbers("inverse")[sample],
-            batch.numbers("half")[sample],
-            batch.numbers("box")[sample],
-        )
-        factor = radial_factor(rho, batch.numbers("exponent")[sample], batch.numbers("sink")[sample])
-        read = center + (points - center) * factor[:, None]
-        # a margin, so that the spline is that of the whole image whatever the size of the box
-        values = sample_spline(spline_coefficients(batch.crop(REACH)), sample, read + REACH)
-        boxes = batch.boxes.movedim(1, -1).clone()
-        boxes[place.unbind(1)] = values
-        return boxes.movedim(-1, 1)
+    def apply(self, batch: VoxelBatch) -> Tensor:
+        """Warp all voxels at once."""
+        center, low = batch.numbers("center"), batch.numbers("low")
+        geometry = [batch.numbers(name) for name in ("inverse", "half", "box")]
+        rho = relative_radius(batch.points + low[:, None], center + low, *geometry)
+        factor = radial_factor(rho, batch.numbers("exponent"), batch.numbers("sink"))[..., None]
+        read = torch.lerp(center[:, None], batch.points, factor)
+        return sample_spline(batch.spline(), (read + REACH)[:, None])[:, :, 0]
 
 
 class IntensityChange:
@@ -167,11 +159,13 @@ class IntensityChange:
             image-conditioned diffusion paper.
     """
 
+    smallest = 1
+    voxels = True
+
     def __init__(self, scale: float = 0.2, fractal: bool = False) -> None:
         check_positive(scale=scale)
         self.scale = scale
         self.fractal = fractal
-        self.smallest = 1
 
     def draw(self, rng: np.random.RandomState, patch: Patch, frame: Frame) -> Patch | None:
         """Draw the bump and its signs."""
@@ -185,11 +179,10 @@ class IntensityChange:
             ramp = ramp * fractal_noise(rng, patch.mask.shape)
         signs = rng.choice([-1.0, 1.0], frame.channels)
         strength = (self.scale / 2 + rng.gamma(3, self.scale)) * frame.data_range * signs
-        patch.parameters = {"ramp": ramp.astype(np.float32), "strength": strength.astype(np.float32)}
+        patch.parameters = {"ramp": ramp[patch.mask].astype(np.float32), "strength": strength.astype(np.float32)}
         return patch
 
-    def apply(self, batch: PatchBatch) -> Tensor:
+    def apply(self, batch: VoxelBatch) -> Tensor:
         """Add all bumps."""
         ramp = batch.stack([patch.parameters["ramp"] for patch in batch.patches])
-        strength = batch.numbers("strength")
-        return batch.boxes + ramp * strength.reshape(*strength.shape, *[1] * (ramp.ndim - 2))
+        return batch.values + batch.numbers("strength")[..., None] * ramp[:, None]

@@ -59,7 +59,9 @@ class RandAnomalyd(MapTransform, Randomizable):
             raise ValueError(f"keys must name one image, got {self.keys}")
         maker = type(self).corruption
         if (corruption is None) == (maker is None):
-            raise ValueError("give corruption= to RandAnomalyd, and to its subclasses the arguments of the array version")
+            raise ValueError(
+                "give corruption= to RandAnomalyd, and to its subclasses the arguments of the array version"
+            )
         if corruption is not None and kwargs:
             raise ValueError(f"a ready corruption takes no more arguments, got {sorted(kwargs)}")
         self.transform = corruption if maker is None else maker(**kwargs)

@@ -57,7 +57,7 @@ class ManyTasksAnomaly(RandAnomaly):
         settings: dict[str, Any] = {"max_anomalies": 4, "keep_mask": True, **kwargs}
         low, high = settings.get("value_range", (0.0, 1.0))
         if edition == "many-tasks":
-            default = partial(flipped_gaussian_label, std=0.2 * (high - low))
+            default: Callable[..., Any] = partial(flipped_gaussian_label, std=0.2 * (high - low))
             shape = shape or RandomDeformedShape()
             placement = UniformPlacement(0.5)
         else:

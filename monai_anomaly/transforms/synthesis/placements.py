@@ -67,7 +67,7 @@ class UniformPlacement:
 
 
 class CenterPlacement:
-    """The center of the box is uniform in the core of the image, along each axis by itself; the box may leave the image.
+    """The center of the box is uniform in the core of the image along each axis; the box may leave the image.
 
     Args:
         core: width of the core as a fraction of the image, in (0, 1]; FPI's default 0.8, for brains 0.5.

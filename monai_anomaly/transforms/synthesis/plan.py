@@ -79,7 +79,9 @@ class Frame:
         if unit == "voxel":
             return np.ones(len(self.shape))
         if self.spacing is None:
-            raise ValueError('unit="mm" needs a MetaTensor with an affine: load the image with LoadImage, or give voxels')
+            raise ValueError(
+                'unit="mm" needs a MetaTensor with an affine: load the image with LoadImage, or give voxels'
+            )
         return 1 / np.asarray(self.spacing)
 
     def draw_source(self, rng: np.random.RandomState) -> tuple[Tensor, np.ndarray | None, int]:
@@ -113,6 +115,11 @@ class Patch:
     """foreign image (C, *S'), channels as in the image."""
     parameters: dict[str, Any] = field(default_factory=dict)
     """what the corruptor drew: numbers and arrays."""
+
+    @cached_property
+    def voxels(self) -> np.ndarray:
+        """Coordinates of the mask's voxels in the box, (M, D); the mask must stay as it is."""
+        return np.argwhere(self.mask)
 
 
 @dataclass

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import product
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,18 +14,19 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, Randomizable, apply_transform
 from torch import Tensor
 
-from ...functional.boxes import crop_boxes
+from ...functional.boxes import box_points, crop_boxes
 from ...functional.shapes import random_rotation
-from ...functional.spline import REACH, sample_spline, spline_coefficients
+from ...functional.spline import REACH, sample_spline, spline_coefficients, spline_crop
 from ...utils import Keys
-from .placing import PatchBatch
+from .placing import PatchBatch, VoxelBatch
 from .plan import Frame, Patch
 
 
 class SourceBox(Protocol):
     """Draws the foreign image of a patch and which part of it goes in; None where there is no such part."""
 
-    def __call__(self, rng: np.random.RandomState, patch: Patch, frame: Frame) -> Patch | None: ...
+    def __call__(self, rng: np.random.RandomState, patch: Patch, frame: Frame) -> Patch | None:
+        """Draw both."""
 
 
 class SamePlace:
@@ -85,8 +85,8 @@ class RandomSourceBox:
                 "source": index,
                 "matrix": matrix,
                 "offset": corner - low,
-                "first": corner.astype(float),
-                "extent": extent.astype(float),
+                "first": corner,
+                "extent": extent,
             }
             return patch
         return None
@@ -110,7 +110,7 @@ class ImageSource:
         cache: whether loaded images are kept in memory, default True.
 
     Raises:
-        ValueError: when ``data`` is empty or a transform is random: an image drawn by its index must always be the same.
+        ValueError: when ``data`` is empty, or a transform is random: an index must always give the same image.
     """
 
     def __init__(
@@ -164,37 +164,35 @@ def match_channels(rng: np.random.RandomState, source: Tensor, channels: int) ->
 
 def source_boxes(batch: PatchBatch) -> Tensor:
     """Parts of the foreign images that go into the patches, padded to the common size, (N, C, *P)."""
-    sources = _stacked([patch.source for patch in batch.patches]).to(batch.images)
-    rows = torch.arange(len(batch), device=batch.images.device)
+    sources = stacked_sources(batch)
+    rows = range(len(batch))
     if "matrix" not in batch.patches[0].parameters:
         return crop_boxes(sources, rows, batch.corners, batch.size)
-    place = batch.valid[:, 0].nonzero()
-    sample, local = place[:, 0], place[:, 1:].to(sources.dtype)
-    offset, first, extent = (batch.numbers(name) for name in ("offset", "first", "extent"))
     # cut out what is needed and a margin, so that the spline is that of the whole image
-    crops = crop_boxes(sources, rows, first.long() - REACH, (extent.amax(0).long() + 2 * REACH + 1).tolist())
-    points = (batch.numbers("matrix")[sample] * local[:, None]).sum(-1) + (offset - first)[sample]
-    values = sample_spline(spline_coefficients(crops), sample, points + REACH)
-    low, high = torch.aminmax(sources.flatten(2), dim=2)  # splines overshoot
-    values = torch.minimum(torch.maximum(values, low[sample]), high[sample])
-    boxes = sources.new_zeros((len(batch), *batch.size, sources.shape[1]))
-    boxes[place.unbind(1)] = values
-    return boxes.movedim(-1, 1)
+    first, extent = (np.stack([patch.parameters[name] for patch in batch.patches]) for name in ("first", "extent"))
+    crops = crop_boxes(sources, rows, first - REACH, spline_crop(extent.max(0) + 1))
+    shift = batch.numbers("offset") - torch.from_numpy(first).to(sources) + REACH
+    dims = len(batch.size)
+    points = (box_points(batch.size, sources).reshape(-1, dims) @ batch.numbers("matrix").mT) + shift[:, None]
+    values = sample_spline(spline_coefficients(crops), points.reshape(len(batch), *batch.size, dims))
+    low, high = (bound.reshape(*bound.shape, *[1] * dims) for bound in torch.aminmax(sources.flatten(2), dim=2))
+    return torch.minimum(torch.maximum(values, low), high)  # splines overshoot
 
 
-def _stacked(sources: Sequence[Tensor | None]) -> Tensor:
-    given = [source for source in sources if source is not None]
-    sizes = {tuple(source.shape) for source in given}
+def stacked_sources(batch: PatchBatch | VoxelBatch) -> Tensor:
+    """Foreign images of the patches, (N, C, *S')."""
+    sources = [patch.source for patch in batch.patches if patch.source is not None]
+    sizes = {tuple(source.shape) for source in sources}
     if len(sizes) > 1:
         raise ValueError(f"the sources of a batch must be of one size, got {sorted(sizes)}: resize them")
-    return torch.stack(given)
+    return torch.stack(sources).to(batch.images)
 
 
 def _extent(matrix: np.ndarray, box: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """Lowest corner and size of what a box covers in the foreign image."""
-    corners = np.array(list(product(*[(0, n) for n in box]))) @ matrix.T
-    low = np.floor(corners.min(0))
-    return low, (np.ceil(corners.max(0)) - low).astype(int)
+    sides = matrix * np.asarray(box)  # each column is one edge of the box in the foreign image
+    low = np.floor(np.minimum(sides, 0).sum(1))
+    return low, (np.ceil(np.maximum(sides, 0).sum(1)) - low).astype(int)
 
 
 def _corner(
