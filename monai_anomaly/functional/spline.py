@@ -49,12 +49,13 @@ def sample_spline(coefficients: Tensor, points: Tensor) -> Tensor:
 
     Args:
         coefficients: (B, C, *S) from :func:`spline_coefficients`, 2D or 3D.
-        points: coordinates in voxels (B, *P, D), with P of D dimensions.
+        points: coordinates in voxels (B, *P, D), P of any number of dimensions.
 
     Returns:
         values (B, C, *P).
     """
-    dims = points.shape[-1]
+    shape, dims = points.shape[1:-1], points.shape[-1]
+    points = points.flatten(1, -2)
     last = torch.tensor(coefficients.shape[2:], device=points.device, dtype=points.dtype) - 1
     points = torch.minimum(points.clamp(min=0), last)
     base = points.floor()
@@ -69,14 +70,15 @@ def sample_spline(coefficients: Tensor, points: Tensor) -> Tensor:
     weight = torch.stack([first, second]).unbind(-1)
     choices = list(product(range(2), repeat=dims))
     grid = [torch.stack([place[axis][pick[axis]] for axis in reversed(range(dims))], dim=-1) for pick in choices]
-    values = F.grid_sample(coefficients, torch.cat(grid, dim=1), padding_mode="reflection", align_corners=True)
+    column = torch.cat(grid, dim=1).unflatten(1, (-1, *[1] * (dims - 1)))
+    values = F.grid_sample(coefficients, column, padding_mode="reflection", align_corners=True).flatten(2)
     result = torch.zeros_like(values[:, :, : points.shape[1]])
     for part, pick in zip(values.chunk(len(choices), dim=2), choices, strict=True):
         share = weight[0][pick[0]]
         for axis in range(1, dims):
             share = share * weight[axis][pick[axis]]
         result = torch.addcmul(result, part, share[:, None])
-    return result
+    return result.unflatten(2, shape)
 
 
 @lru_cache(maxsize=64)

@@ -17,11 +17,11 @@ from ...functional.boxes import crop_boxes, inside_boxes
 from ...functional.jitter import NAMES, draw_jitter, jitter_color
 from ...functional.shapes import DeformedShape
 from ..anatomy.lungs import LungMask
-from .anomaly import RandAnomaly, _State
+from .anomaly import RandAnomaly
 from .checks import check_choice, check_positive, check_range
 from .dictionary import RandAnomalyd
 from .placements import ForegroundPlacement
-from .placing import PatchBatch, VoxelBatch
+from .placing import PatchBatch
 from .plan import Foreground, Frame, Patch
 from .shapes import RandomRectangle
 
@@ -183,7 +183,7 @@ class PasteSoft:
                 :, None
             ]
             pasted = torch.where(torch.from_numpy(inside).to(pasted.device)[:, None], pasted, low)
-        return batch.boxes + soft_weights(batch) * (pasted - batch.boxes)
+        return batch.boxes + batch.weights * (pasted - batch.boxes)
 
     def _spread(self, patch: Patch, frame: Frame, sigma: float) -> np.ndarray:
         """Blur the mask of a patch, for which its box grows; the edge of the image goes on."""
@@ -270,26 +270,11 @@ class RandAnatPaste(RandAnomaly):
         super().__init__(shape, ForegroundPlacement(), corruptor, foreground=foreground, **settings)
         self.compat = compat
 
-    def _corrupt(self, state: _State, batch: PatchBatch | VoxelBatch, bounds: tuple[Tensor, Tensor] | None) -> None:
-        """Corrupt the boxes, and record the weight of each pixel."""
-        weight = state.weight.clone()
-        super()._corrupt(state, batch, bounds)
-        box, voxel = batch.valid.flatten(1).nonzero(as_tuple=True)
-        row, place = torch.tensor(batch.rows, device=weight.device)[box], batch.index[box, voxel]
-        flat = weight.view(len(weight), -1)
-        flat[row, place] = torch.maximum(flat[row, place], soft_weights(batch).flatten(1)[box, voxel])
-        state.weight = weight * state.support
-
 
 class RandAnatPasted(RandAnomalyd):
     """Dictionary version of :class:`RandAnatPaste`."""
 
     corruption = RandAnatPaste
-
-
-def soft_weights(batch: PatchBatch | VoxelBatch) -> Tensor:
-    """Share of foreign content of each pixel, (N, 1, *P)."""
-    return batch.stack([patch.parameters["weight_map"] for patch in batch.patches]).to(batch.images.dtype)
 
 
 def _whole(name: str, value: Sequence[int], low: float, high: float) -> tuple[int, int]:
@@ -311,6 +296,5 @@ def _tight(patch: Patch, weight: np.ndarray) -> Patch | None:
     box = ndimage.find_objects((weight > 0).astype(np.uint8))[0]
     patch.mask = patch.mask[box]
     patch.corner = tuple(low + part.start for low, part in zip(patch.corner, box, strict=True))
-    patch.parameters["weight_map"] = weight[box]
-    patch.weight = float(weight.max())
+    patch.weight = weight[box]
     return patch

@@ -221,14 +221,13 @@ class RandAnomaly(RandomizableTransform):
             patches = [plans[row].patches[turn] for row in rows]
             for batch in patch_batches(state.image, rows, patches, getattr(self.corruptor, "voxels", False)):
                 self._corrupt(state, batch, bounds)
-        label = state.label(self.labeller)
-        found = (label > 0).flatten(1).any(1)
+        image, label, support = state.label(self.labeller)
         return {
-            Keys.IMAGE: state.image,
+            Keys.IMAGE: image,
             Keys.CLEAN: clean,
             Keys.LABEL: label,
-            Keys.SUPPORT: state.support,
-            Keys.TARGET: (state.made & found).long(),
+            Keys.SUPPORT: support,
+            Keys.TARGET: (state.made & support.flatten(1).any(1)).long(),
             Keys.TASK: torch.tensor([plan.task for plan in plans], device=clean.device),
         }
 
@@ -275,38 +274,41 @@ class RandAnomaly(RandomizableTransform):
 
 
 class _State:
-    """A batch while its anomalies are being made."""
+    """A batch while its anomalies are being made: image, support and weight in one tensor, written together."""
 
     def __init__(self, clean: Tensor) -> None:
         self.clean = clean
-        self.image = clean.clone()
-        self.support = torch.zeros_like(clean[:, :1], dtype=torch.bool)
-        self.weight = torch.zeros_like(clean[:, :1])
+        self.canvas = torch.cat([clean, torch.zeros_like(clean[:, :1]).expand(-1, 2, *clean.shape[2:])], 1)
         self.made = torch.zeros(len(clean), dtype=torch.bool, device=clean.device)
+
+    @property
+    def image(self) -> Tensor:
+        """The images as they are now, (B, C, *S)."""
+        return self.canvas[:, :-2]
 
     def write(self, batch: PatchBatch | VoxelBatch, after: Tensor, changed: Tensor, support: Tensor) -> None:
         """Write what changed, and where the anomaly is."""
-        place = batch.index
-        rows = torch.tensor(batch.rows, device=self.image.device)
-        box, voxel = changed.flatten(1).nonzero(as_tuple=True)
-        row, place_of = rows[box], place[box, voxel]
-        self.image.view(*self.image.shape[:2], -1)[row, :, place_of] = after.flatten(2)[box, :, voxel]
-        self.made[row] = True
-        weight = self.weight.view(len(self.weight), -1)
-        weight[row, place_of] = torch.maximum(weight[row, place_of], batch.weights.flatten()[box])
-        box, voxel = support.flatten(1).nonzero(as_tuple=True)
-        self.support.view(len(self.support), -1)[rows[box], place[box, voxel]] = True
+        old = batch.take(self.canvas[:, -2:])
+        new = torch.cat(
+            [
+                torch.where(changed, after, batch.values),
+                torch.maximum(old[:, :1], support.to(old.dtype)),
+                torch.maximum(old[:, 1:], batch.weights * changed),
+            ],
+            dim=1,
+        )
+        batch.put(self.canvas, new)
+        self.made[batch.rows] |= changed.flatten(1).any(1)
 
-    def label(self, labeller: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
-        """Label the batch; what gets no label becomes what it was."""
-        self.support &= self.made.reshape(-1, *[1] * (self.clean.ndim - 1))
-        change = mean_change(self.image, self.clean, self.support)
-        label = labeller(change, self.support, self.weight)
-        unlabelled = self.support & (label == 0)
-        if bool(unlabelled.any()):
-            self.support &= ~unlabelled
-            self.image = torch.where(unlabelled, self.clean, self.image)
-        return label
+    def label(self, labeller: Callable[[Tensor, Tensor, Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return images, labels and supports; what gets no label becomes what it was."""
+        image, clean = self.image.contiguous(), self.clean
+        support = (self.canvas[:, -2:-1] > 0) & self.made.reshape(-1, *[1] * (clean.ndim - 1))
+        label = labeller(mean_change(image, clean, support), support, self.canvas[:, -1:])
+        labelled = label > 0
+        if bool((support != labelled).any()):
+            image = torch.where(labelled, image, clean)
+        return image, label, labelled
 
 
 def sample_of(result: dict[str, Tensor], plan: Plan, image: Tensor) -> dict[str, Any]:

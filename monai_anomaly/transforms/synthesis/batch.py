@@ -42,15 +42,24 @@ class BatchAnomaly(Randomizable):
         Returns:
             ``image``, ``clean``, ``label``, ``support`` (B, ...) and ``target``, ``task`` (B,) on the images' device;
             ``params``, one text an image.
+
+        Raises:
+            ValueError: when the images are not finite or have too few axes.
         """
         batch = images.as_tensor() if isinstance(images, MetaTensor) else images
-        checked = prepare_image(batch.flatten(0, 1), (2, 3), type(self).__name__).reshape(batch.shape)
+        if batch.ndim < 4:
+            raise ValueError(f"BatchAnomaly takes images (B, C, *S), got {tuple(batch.shape)}")
+        clean = prepare_image(batch.flatten(0, 1), self.corruption.dims, type(self.corruption).__name__).reshape(
+            batch.shape
+        )
         masks = None if foreground is None else foreground.detach().cpu()
-        plans = [
-            self.corruption.plan(self.R, image, None if masks is None else masks[row], _Others(checked, masks, row))
-            for row, image in enumerate(checked)
-        ]
-        result: dict[str, Any] = self.corruption.apply(checked, plans)
+        plans = []
+        for row, image in enumerate(clean):
+            # the spacing of the voxels is in the meta data
+            frame = MetaTensor(image, meta=dict(images[row].meta)) if isinstance(images, MetaTensor) else image
+            mask = None if masks is None else masks[row]
+            plans.append(self.corruption.plan(self.R, frame, mask, _Others(clean, masks, row)))
+        result: dict[str, Any] = self.corruption.apply(clean, plans)
         result[Keys.PARAMS] = [json.dumps(plan.describe()) for plan in plans]
         return result
 

@@ -116,7 +116,7 @@ class RadialWarp:
         if patch.shape is None or patch.shape.mask.shape != patch.mask.shape:
             return None
         center = patch.voxels[rng.randint(len(patch.voxels))]
-        edge = np.argwhere(patch.mask & ~ndimage.binary_erosion(patch.mask))
+        edge = np.argwhere(inner_edge(patch.mask))
         mean_radius = float(np.linalg.norm(edge - center, axis=1).mean())
         if mean_radius == 0:
             return None
@@ -144,7 +144,7 @@ class RadialWarp:
         rho = relative_radius(batch.points + low[:, None], center + low, *geometry)
         factor = radial_factor(rho, batch.numbers("exponent"), batch.numbers("sink"))[..., None]
         read = torch.lerp(center[:, None], batch.points, factor)
-        return sample_spline(batch.spline(), (read + REACH)[:, None])[:, :, 0]
+        return sample_spline(batch.spline(), read + REACH)
 
 
 class IntensityChange:
@@ -169,12 +169,11 @@ class IntensityChange:
 
     def draw(self, rng: np.random.RandomState, patch: Patch, frame: Frame) -> Patch | None:
         """Draw the bump and its signs."""
-        # a frame of one voxel, so that a mask that fills its box falls off on all sides
         spacing = np.asarray(frame.spacing or (1.0,) * patch.mask.ndim)
-        sampling = spacing / spacing.min()
-        depth = ndimage.distance_transform_edt(np.pad(patch.mask, 1), sampling)[(slice(1, -1),) * patch.mask.ndim]
-        reach = min(frame.shape) * (0.02 + rng.gamma(3, 0.01))
-        ramp = np.minimum(depth / max(min(reach, depth.max()), 1e-6), 1)
+        # framed, so that a mask that fills its box falls off on all sides
+        depth = ndimage.distance_transform_edt(framed(patch.mask), spacing)[inside(patch.mask)]
+        reach = float(np.min(spacing * frame.shape)) * (0.02 + rng.gamma(3, 0.01))
+        ramp = np.minimum(depth / min(reach, depth.max()), 1)
         if self.fractal:
             ramp = ramp * fractal_noise(rng, patch.mask.shape)
         signs = rng.choice([-1.0, 1.0], frame.channels)
@@ -186,3 +185,27 @@ class IntensityChange:
         """Add all bumps."""
         ramp = batch.stack([patch.parameters["ramp"] for patch in batch.patches])
         return batch.values + batch.numbers("strength")[..., None] * ramp[:, None]
+
+
+def inner_edge(mask: np.ndarray) -> np.ndarray:
+    """Voxels of a mask with a neighbor along some axis outside it, (*P), bool."""
+    wide = framed(mask)
+    core = mask.copy()
+    for axis in range(mask.ndim):
+        for step in (0, 2):
+            place = list(inside(mask))
+            place[axis] = slice(step, step + mask.shape[axis])
+            core &= wide[tuple(place)]
+    return mask & ~core
+
+
+def framed(mask: np.ndarray) -> np.ndarray:
+    """A mask with one voxel around it that is not in it."""
+    wide = np.zeros([length + 2 for length in mask.shape], dtype=bool)
+    wide[inside(mask)] = mask
+    return wide
+
+
+def inside(mask: np.ndarray) -> tuple[slice, ...]:
+    """Where a mask is in its frame."""
+    return (slice(1, -1),) * mask.ndim

@@ -47,6 +47,11 @@ class RandAnomalyMixture(RandomizableTransform):
         self.tasks = list(tasks)
         self.probs = probs
 
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """Spatial dimensions that all corruptions are defined for."""
+        return tuple(sorted(set.intersection(*(set(task.dims) for task in self.tasks))))
+
     def __call__(
         self,
         img: NdarrayOrTensor,
@@ -54,8 +59,7 @@ class RandAnomalyMixture(RandomizableTransform):
         source: NdarrayOrTensor | None = None,
     ) -> dict[str, Any]:
         """Corrupt one image, see :meth:`RandAnomaly.__call__`."""
-        dims = sorted(set.intersection(*(set(task.dims) for task in self.tasks)))
-        image = prepare_image(img, dims, type(self).__name__)
+        image = prepare_image(img, self.dims, type(self).__name__)
         sources = None if source is None else [convert_to_tensor(source, dtype=torch.float32, track_meta=False)]
         plan = self.plan(self.R, image, foreground, sources)
         return sample_of(self.apply(image[None], [plan]), plan, image)

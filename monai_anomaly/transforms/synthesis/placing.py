@@ -45,12 +45,6 @@ class _Patches:
     def __len__(self) -> int:
         return len(self.patches)
 
-    @cached_property
-    def weights(self) -> Tensor:
-        """Shares of foreign content, (N, 1, 1...)."""
-        values = torch.tensor([patch.weight for patch in self.patches], dtype=self.images.dtype)
-        return values.reshape(-1, *[1] * (self.images.ndim - 1)).to(self.images.device)
-
     def numbers(self, name: str) -> Tensor:
         """One drawn parameter of all patches, (N, ...), in the images' dtype unless it is an integer."""
         values = torch.from_numpy(np.stack([np.asarray(patch.parameters[name]) for patch in self.patches]))
@@ -86,9 +80,41 @@ class PatchBatch(_Patches):
         return self.stack([patch.mask for patch in self.patches])
 
     @cached_property
+    def weights(self) -> Tensor:
+        """Shares of foreign content, (N, 1, *P) or to be broadcast to it."""
+        shares = [patch.weight for patch in self.patches]
+        if any(isinstance(share, np.ndarray) for share in shares):
+            maps = [
+                np.broadcast_to(x, p.mask.shape).astype(np.float32) for x, p in zip(shares, self.patches, strict=True)
+            ]
+            return self.stack(maps).to(self.images)
+        return torch.tensor(shares).to(self.images).reshape(-1, *[1] * (self.images.ndim - 1))
+
+    @cached_property
     def index(self) -> Tensor:
-        """Place of each voxel in its flattened image, (N, prod P)."""
-        return linear_index(self.corners, self.size, self.images.shape[2:], self.images.device)
+        """Place of each voxel in its flattened image, (N, prod P); that of the first voxel for padding."""
+        index = linear_index(self.corners, self.size, self.images.shape[2:], self.images.device)
+        return torch.where(self.valid.flatten(1), index, index[:, :1])
+
+    @property
+    def whole(self) -> bool:
+        """Whether every box is a whole image."""
+        return bool((self.sizes == np.array(self.images.shape[2:])).all())
+
+    def take(self, images: Tensor) -> Tensor:
+        """Values of other maps of the images (B, K, *S) in the boxes, (N, K, *P)."""
+        if self.whole:
+            return images[self.rows]
+        return _take(images, self.rows, self.index).reshape(len(self), -1, *self.size)
+
+    def put(self, images: Tensor, boxes: Tensor) -> None:
+        """Write boxes (N, K, *P) into images (B, K, *S), in place."""
+        if self.whole:
+            images[self.rows] = boxes
+        else:
+            valid = self.valid.flatten(2)
+            values = boxes.flatten(2)
+            _put(images, self.rows, self.index, torch.where(valid, values, values[..., :1]))
 
     def stack(self, arrays: Sequence[np.ndarray]) -> Tensor:
         """Stack one array (*P) for each patch, padded with zeros at the ends, (N, 1, *P)."""
@@ -112,18 +138,17 @@ class VoxelBatch(_Patches):
     @cached_property
     def values(self) -> Tensor:
         """What the images hold there now, (N, C, M)."""
-        return self.take(self.images, self.rows)
+        return self.take(self.images)
 
     @cached_property
-    def valid(self) -> Tensor:
-        """What is no padding, (N, 1, M), bool."""
-        counts = np.array([[len(patch.voxels)] for patch in self.patches])
-        return torch.from_numpy(np.arange(counts.max()) < counts)[:, None].to(self.images.device)
+    def masks(self) -> Tensor:
+        """Voxels that may change, (N, 1, M), bool: all, the padding being one of them again."""
+        return torch.ones((len(self), 1, self.index.shape[1]), dtype=torch.bool, device=self.images.device)
 
     @property
-    def masks(self) -> Tensor:
-        """Voxels that may change, (N, 1, M), bool."""
-        return self.valid
+    def valid(self) -> Tensor:
+        """What may be written, the same."""
+        return self.masks
 
     @cached_property
     def index(self) -> Tensor:
@@ -134,13 +159,17 @@ class VoxelBatch(_Patches):
 
     @cached_property
     def weights(self) -> Tensor:
-        """Shares of foreign content, (N, 1, 1)."""
-        return super().weights.reshape(-1, 1, 1)
+        """Shares of foreign content, (N, 1, M)."""
+        voxels = [np.broadcast_to(p.weight, p.mask.shape)[p.mask].astype(np.float32) for p in self.patches]
+        return self.stack(voxels)[:, None].to(self.images)
 
-    def take(self, images: Tensor, rows: Sequence[int]) -> Tensor:
-        """Values of images at the voxels, (N, C, M)."""
-        chosen = images.flatten(2)[list(rows)] if len(rows) > 1 else images[rows[0]].flatten(1)[None]
-        return chosen.gather(2, self.index[:, None].expand(-1, images.shape[1], -1))
+    def take(self, images: Tensor, rows: Sequence[int] | None = None) -> Tensor:
+        """Values of other maps of the images (B, K, *S), or of other images by their rows, at the voxels, (N, K, M)."""
+        return _take(images, self.rows if rows is None else rows, self.index)
+
+    def put(self, images: Tensor, values: Tensor) -> None:
+        """Write values (N, K, M) into images (B, K, *S), in place."""
+        _put(images, self.rows, self.index, values)
 
     def stack(self, arrays: Sequence[np.ndarray]) -> Tensor:
         """Stack one list (m, ...) for each patch, padded by its first element, (N, M, ...)."""
@@ -162,16 +191,32 @@ def patch_batches(
     """
     budget = (_CPU_BUDGET if images.device.type == "cpu" else _GPU_BUDGET) // images.shape[1]
     sizes = [(len(patch.voxels),) if voxels else patch.mask.shape for patch in patches]
+    sources = [None if patch.source is None else patch.source.shape for patch in patches]  # of one size in a batch
     groups: list[tuple[list[int], list[int], int]] = []
     for number in sorted(range(len(patches)), key=lambda i: -math.prod(sizes[i])):
         own = max(math.prod(sizes[number]), _SMALL)
         for place, (members, largest, used) in enumerate(groups):
             grown = [max(a, b) for a, b in zip(largest, sizes[number], strict=True)]
             padded = math.prod(grown) * (len(members) + 1)
-            if padded <= budget and padded <= _WASTE * (used + own):
+            fits = padded <= budget and padded <= _WASTE * (used + own)
+            if fits and sources[number] == sources[members[0]]:
                 groups[place] = ([*members, number], grown, used + own)
                 break
         else:
             groups.append(([number], list(sizes[number]), own))
     kind = VoxelBatch if voxels else PatchBatch
     return [kind(images, [rows[i] for i in members], [patches[i] for i in members]) for members, _, _ in groups]  # type: ignore[return-value]
+
+
+def _take(images: Tensor, rows: Sequence[int], index: Tensor) -> Tensor:
+    """Values (N, K, V) of images at the voxels (N, V)."""
+    flat = images.flatten(2)
+    if len(rows) == 1:
+        return flat[rows[0]][None, :, index[0]]
+    return flat[torch.tensor(rows, device=images.device)[:, None], :, index].movedim(-1, 1)
+
+
+def _put(images: Tensor, rows: Sequence[int], index: Tensor, values: Tensor) -> None:
+    """Write values (N, K, V) at the voxels (N, V); one that is named twice must have one value."""
+    flat = images.view(*images.shape[:2], -1)
+    flat[torch.tensor(rows, device=images.device)[:, None], :, index] = values.movedim(1, -1)

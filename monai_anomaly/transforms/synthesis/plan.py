@@ -109,8 +109,8 @@ class Patch:
     """voxels that may change (*P), bool; the box lies inside the image."""
     shape: DeformedShape | None = None
     """the shape that the mask was made from, if it was one, uncut."""
-    weight: float = 1.0
-    """share of foreign content in [0, 1]."""
+    weight: float | np.ndarray = 1.0
+    """share of foreign content in [0, 1], of all voxels or of each (*P)."""
     source: Tensor | None = None
     """foreign image (C, *S'), channels as in the image."""
     parameters: dict[str, Any] = field(default_factory=dict)
@@ -135,7 +135,7 @@ class Plan:
     def describe(self) -> list[dict[str, Any]]:
         """Return what was drawn as plain numbers, one dict an anomaly."""
         return [
-            {"corner": list(map(int, p.corner)), "size": list(p.mask.shape), "weight": p.weight, **_plain(p.parameters)}
+            {"corner": list(map(int, p.corner)), "size": list(p.mask.shape), "weight": float(np.max(p.weight)), **_plain(p.parameters)}
             for p in self.patches
         ]
 

@@ -181,11 +181,7 @@ def source_boxes(batch: PatchBatch) -> Tensor:
 
 def stacked_sources(batch: PatchBatch | VoxelBatch) -> Tensor:
     """Foreign images of the patches, (N, C, *S')."""
-    sources = [patch.source for patch in batch.patches if patch.source is not None]
-    sizes = {tuple(source.shape) for source in sources}
-    if len(sizes) > 1:
-        raise ValueError(f"the sources of a batch must be of one size, got {sorted(sizes)}: resize them")
-    return torch.stack(sources).to(batch.images)
+    return torch.stack([patch.source for patch in batch.patches if patch.source is not None]).to(batch.images)
 
 
 def _extent(matrix: np.ndarray, box: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:

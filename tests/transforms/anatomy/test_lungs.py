@@ -89,6 +89,15 @@ def test_published_deletes_the_box() -> None:
     assert np.array_equal(found(plain, compat="anatpaste"), found(plain))
 
 
+def test_regions_that_touch_at_a_corner_are_one() -> None:
+    image, lungs = chest()
+    squares = np.zeros_like(lungs)
+    squares[110:124, 112:126] = squares[126:140, 128:142] = True  # dilated, 256 pixels each
+    image[0][squares] = 0.15
+    assert np.array_equal(found(image, min_area=500), dilated(lungs | squares))
+    assert np.array_equal(found(image, min_area=520), dilated(lungs))
+
+
 def test_intensity_units_and_number_of_channels_do_not_matter() -> None:
     image = chest()[0] * np.linspace(0.9, 1, 256, dtype=np.float32)
     expected = found(image)
@@ -173,6 +182,13 @@ def published_steps(image: np.ndarray) -> np.ndarray:
         if region.area < 400 * mask.size / 256**2:
             mask = mask & (labels != region.label)
     return np.asarray(mask)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_blobs_agree_with_scikit_image_step_by_step(seed: int) -> None:
+    blobs = ndimage.gaussian_filter(np.random.RandomState(seed).rand(64, 80), 2.0)
+    blobs = (blobs - blobs.min()) / (blobs.max() - blobs.min())
+    assert np.array_equal(found(blobs[None]), published_steps(blobs[None]))
 
 
 def test_real_radiographs_agree_with_scikit_image_step_by_step(shared_data: Path) -> None:

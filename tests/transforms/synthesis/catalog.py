@@ -34,8 +34,8 @@ def _everywhere(image: torch.Tensor) -> torch.Tensor:
     return torch.ones_like(image[:1], dtype=torch.bool)
 
 
-def _mixture(**kwargs: Any) -> RandAnomalyMixture:
-    return RandAnomalyMixture(many_tasks(**kwargs), p_clean=0.2)
+def _mixture(source: Any = None, **kwargs: Any) -> RandAnomalyMixture:
+    return RandAnomalyMixture(many_tasks(source, source, **kwargs), p_clean=0.2)
 
 
 # name -> (maker, whether it pastes from another image, dimensions it is defined for)

@@ -256,6 +256,15 @@ def test_value_range_only_relabels_intensities() -> None:
     assert torch.allclose(published[0]["image"] * 2 - 1, published[1]["image"], atol=1e-5)
 
 
+def test_labeller_sees_the_weight_in_the_support_only() -> None:
+    image, lungs = scene()
+    seen = []
+    paste = RandAnatPaste(labeller=lambda change, support, weight: (seen.append((support, weight)), support.float())[1])
+    paste.set_random_state(0)(image, lungs)
+    ((support, weight),) = seen
+    assert torch.equal(weight > 0, support) and len(weight.unique()) > 20
+
+
 def test_several_anomalies_keep_the_larger_weight() -> None:
     image, lungs = scene()
     paste = RandAnatPaste(max_anomalies=3, labeller=weight_label).set_random_state(3)

@@ -168,6 +168,16 @@ def test_own_sources_go_before_the_batch() -> None:
     assert torch.equal(batch["image"], torch.full((3, 1, 4, 4), 9.0))
 
 
+def test_sources_of_different_sizes_work_in_a_batch_as_they_do_alone() -> None:
+    sources = [textured(1, shape, 21) for shape in ((50, 40), (30, 60), (64, 64))]
+    corruption, images = many_tasks(sources)[0], images_of(1, (44, 40))
+    corruption.set_random_state(0)
+    singles = [corruption(image) for image in images]
+    batch = BatchAnomaly(corruption).set_random_state(0)(images)
+    for row, single in enumerate(singles):
+        assert_equal(batch, row, single)
+
+
 def test_one_image_alone_has_no_source() -> None:
     with pytest.raises(ValueError, match="at least two images"):
         BatchAnomaly(swap())(torch.rand(1, 1, 4, 4))

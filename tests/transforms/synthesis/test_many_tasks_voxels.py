@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from monai.data import MetaTensor
 from scipy import ndimage, stats
 from torch import Tensor
 
@@ -255,6 +256,19 @@ def test_the_reach_of_the_ramp_follows_its_distribution() -> None:
         change = np.abs(change_of(mask, seed=seed)[0])
         reaches.append(change.max() / change[0, 0])  # the corner lies one voxel deep
     assert stats.kstest(np.array(reaches) / 90, stats.gamma(3, loc=0.02, scale=0.01).cdf).pvalue > 0.01
+
+
+def test_the_reach_of_the_ramp_does_not_depend_on_the_sampling() -> None:
+    """The same body, 90 mm x 90 mm, with voxels of 1 mm and of 1 mm x 3 mm: the plateau covers as much of it."""
+    shares = []
+    for spacing, shape in (((1.0, 1.0), (90, 90)), ((1.0, 3.0), (90, 30))):
+        mask = np.ones(shape, dtype=bool)
+        affine = torch.diag(torch.tensor([*spacing, 1.0, 1.0]))
+        settings: dict[str, Any] = {"clip": None, "tolerance": 0.0, **ONE}
+        corruption = RandSmoothIntensity(shape=lambda rng, frame, mask=mask: mask.copy(), **settings)
+        change = corruption.set_random_state(0)(MetaTensor(torch.zeros(1, *shape), affine=affine))["image"].abs()
+        shares.append(float((change > 0.999 * change.max()).float().mean()))
+    assert abs(shares[0] - shares[1]) < 0.1
 
 
 def test_one_strength_and_a_sign_for_each_channel() -> None:
