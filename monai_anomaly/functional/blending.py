@@ -60,10 +60,12 @@ def poisson_blend_boxes(
         alpha = alpha.reshape(-1, *[1] * (target.ndim - 1)).to(target)
     weight = (mask & interior).to(target.dtype)
     change = _divergence(target, source, weight, interior, mode, alpha, 2)
-    sines = [_sine_matrices(true[:, axis], length).to(target) for axis, length in enumerate(padded)]
+    sines = [
+        _sine_matrices(true[:, axis], length, target.dtype).to(target.device) for axis, length in enumerate(padded)
+    ]
     for axis, matrix in enumerate(sines):
         change = _along(change, matrix, axis + 2)
-    change = change / _eigenvalues(true, padded).to(target)
+    change = change / torch.from_numpy(_eigenvalues(true, padded)).to(target)
     for axis, matrix in enumerate(sines):
         change = _along(change, matrix, axis + 2)
     return target + change
@@ -178,7 +180,7 @@ def _blend_array(
     divergence = _divergence(t, s, inside.astype(np.float64)[None], interior.astype(np.float64)[None], mode, alpha, 1)
     core = (slice(None), *[slice(1, -1)] * len(size))
     axes = tuple(range(1, t.ndim))
-    spectrum = fft.dstn(divergence[core], type=1, axes=axes) / _eigenvalues(np.array([size]), size)[0].numpy()[core]
+    spectrum = fft.dstn(divergence[core], type=1, axes=axes) / _eigenvalues(np.array([size]), size)[0][core]
     t[core] += fft.idstn(spectrum, type=1, axes=axes)
     return t.astype(target.dtype)
 
@@ -222,34 +224,34 @@ def _slices(ndim: int, axis: int) -> tuple[tuple[slice, ...], tuple[slice, ...]]
     return tuple(lower), tuple(upper)
 
 
-def _sine_matrices(lengths: np.ndarray, padded: int) -> Tensor:
+def _sine_matrices(lengths: np.ndarray, padded: int, dtype: torch.dtype) -> Tensor:
     """Orthogonal sine transforms (B, padded, padded) of the interiors; symmetric, each its own inverse."""
     if len(lengths) == 1 and lengths[0] == padded:
-        return torch.from_numpy(_sine_matrix(padded))[None]
-    matrices = torch.zeros((len(lengths), padded, padded), dtype=torch.float64)
+        return _sine_matrix(padded, dtype)[None]
+    matrices = torch.zeros((len(lengths), padded, padded), dtype=dtype)
     for row, length in enumerate(lengths.tolist()):
-        matrices[row, :length, :length] = torch.from_numpy(_sine_matrix(length))
+        matrices[row, :length, :length] = _sine_matrix(length, dtype)
     return matrices
 
 
 @lru_cache(maxsize=128)
-def _sine_matrix(length: int) -> np.ndarray:
+def _sine_matrix(length: int, dtype: torch.dtype) -> Tensor:
     """Sine transform of the interior of an axis, zero in the row and column of its two ends."""
     n = max(length - 1, 1)
     index = np.arange(length)
     # the product of the indices is reduced first: the sine of a large argument loses digits
     matrix = np.sin((index[:, None] * index % (2 * n)) * (math.pi / n)) * math.sqrt(2 / n)
     matrix[[0, -1]] = matrix[:, [0, -1]] = 0
-    return matrix
+    return torch.from_numpy(matrix).to(dtype)
 
 
-def _eigenvalues(sizes: np.ndarray, padded: tuple[int, ...]) -> Tensor:
+def _eigenvalues(sizes: np.ndarray, padded: tuple[int, ...]) -> np.ndarray:
     """Eigenvalues of the Laplacian with a zero border for each box, (B, 1, *P); negative everywhere."""
-    total = torch.zeros(1, dtype=torch.float64)
+    total = np.zeros((1, *[1] * len(padded)))
     for axis, length in enumerate(padded):
         n = np.maximum(sizes[:, axis : axis + 1] - 1, 1)
         along = 2 * np.cos(np.clip(np.arange(length), 1, n) * (math.pi / n)) - 2
-        total = total + along_axis(along, axis, len(padded), total.device)
+        total = total + along_axis(along, axis, len(padded))
     return total[:, None]
 
 

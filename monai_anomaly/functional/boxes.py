@@ -35,16 +35,15 @@ def crop_boxes(images: Tensor, rows: Sequence[int], corners: np.ndarray, size: S
 
 def linear_index(corners: np.ndarray, size: Sequence[int], shape: Sequence[int], device: torch.device) -> Tensor:
     """Return for each voxel of each box its place in the flattened image, (N, prod size), mirrored at the border."""
-    index = torch.zeros((1, *[1] * len(size)), dtype=torch.long, device=device)
+    index = np.zeros((1, *[1] * len(size)), dtype=np.int64)
     for axis, (length, whole) in enumerate(zip(size, shape, strict=True)):
         along = np.arange(length) + corners[:, axis : axis + 1]
-        if whole > 1:
-            along = along % (2 * whole - 2)
-            along = np.minimum(along, 2 * whole - 2 - along)
-        else:
-            along = np.zeros_like(along)
-        index = index * whole + along_axis(along, axis, len(size), device)
-    return index.flatten(1)
+        if along.min() < 0 or along.max() >= whole:
+            period = max(2 * whole - 2, 1)
+            along = along % period
+            along = np.minimum(along, period - along) if whole > 1 else np.zeros_like(along)
+        index = index * whole + along_axis(along, axis, len(size))
+    return torch.from_numpy(index.reshape(len(corners), -1)).to(device)
 
 
 def inside_boxes(sizes: np.ndarray, size: Sequence[int], device: torch.device, border: int = 0) -> Tensor:
@@ -56,19 +55,19 @@ def inside_boxes(sizes: np.ndarray, size: Sequence[int], device: torch.device, b
         device: where the result goes.
         border: voxels at the border of the true box to leave out, default 0.
     """
-    inside = torch.ones((1, 1, *[1] * len(size)), dtype=torch.bool, device=device)
+    inside = np.ones((1, *[1] * len(size)), dtype=bool)
     for axis, length in enumerate(size):
         index = np.arange(length)
         along = (index >= border) & (index < sizes[:, axis : axis + 1] - border)
-        inside = inside & along_axis(along, axis, len(size), device)[:, None]
-    return inside
+        inside = inside & along_axis(along, axis, len(size))
+    return torch.from_numpy(inside[:, None]).to(device)
 
 
-def along_axis(values: np.ndarray, axis: int, dims: int, device: torch.device) -> Tensor:
+def along_axis(values: np.ndarray, axis: int, dims: int) -> np.ndarray:
     """Give values along one axis of N boxes (N, length) the shape (N, 1, ..., length, ..., 1)."""
     shape = [len(values), *[1] * dims]
     shape[axis + 1] = values.shape[1]
-    return torch.from_numpy(values).to(device).reshape(shape)
+    return values.reshape(shape)
 
 
 def box_points(size: Sequence[int], like: Tensor) -> Tensor:

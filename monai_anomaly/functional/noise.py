@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -34,16 +35,15 @@ def gradient_noise(
     dims = len(shape)
     lattice = [int(np.ceil(count)) + 1 for count in intervals]
     gradients = rng.normal(size=(dims, *lattice))
-    gradients /= np.maximum(np.linalg.norm(gradients, axis=0), 1e-12)
+    gradients /= np.maximum(np.sqrt((gradients * gradients).sum(0)), 1e-12)
     fades, offsets = zip(*(_axis(n, r, m) for n, r, m in zip(shape, intervals, lattice, strict=True)), strict=True)
-    result = np.zeros(shape)
-    for direction in range(dims):
-        part = gradients[direction]
+    result = np.zeros(int(np.prod(shape)))
+    for direction, part in enumerate(gradients):
         for axis in range(dims):
             matrix = offsets[axis] if axis == direction else fades[axis]
-            part = np.moveaxis(np.tensordot(matrix, part, axes=(1, axis)), 0, axis)
-        result += part
-    return result
+            part = (matrix @ part.reshape(lattice[axis], -1)).T  # the axis goes to the end, the next one comes first
+        result += part.ravel()
+    return result.reshape(shape)
 
 
 def fractal_noise(rng: np.random.RandomState, shape: Sequence[int]) -> np.ndarray:
@@ -117,15 +117,22 @@ def coarse_field(grid: Tensor, shape: Sequence[int], shift: Sequence[Sequence[in
         A. Kascenas, N. Pugeault, A. Q. O'Neil: "Denoising Autoencoders for Unsupervised Anomaly Detection in Brain
         MRI", MIDL 2022.
     """
-    mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(shape)]
-    field = F.interpolate(grid, size=tuple(shape), mode=mode, align_corners=True)
+    field = grid
     for axis, length in enumerate(shape):
-        moved = torch.tensor([step[axis] for step in shift], device=grid.device)
-        index = (torch.arange(length, device=grid.device) - moved[:, None]) % length
-        view = [1] * field.ndim
-        view[0], view[axis + 2] = index.shape
-        field = field.gather(axis + 2, index.reshape(view).expand_as(field))
-    return field
+        matrix = _interpolation(grid.shape[axis + 2], length).to(grid)
+        rows = (np.arange(length) - np.array([step[axis] for step in shift])[:, None]) % length
+        moved = matrix[torch.from_numpy(rows).to(grid.device)]  # (B, length, R): interpolated and shifted in one
+        last = field.movedim(axis + 2, -1)
+        product = torch.bmm(last.reshape(len(grid), -1, last.shape[-1]), moved.mT)
+        field = product.reshape(*last.shape[:-1], length).movedim(-1, axis + 2)
+    return field.contiguous()
+
+
+@lru_cache(maxsize=32)
+def _interpolation(points: int, length: int) -> Tensor:
+    """Linear interpolation of an axis with aligned corners as a matrix (length, points)."""
+    eye = torch.eye(points, dtype=torch.float64)[None]
+    return F.interpolate(eye, size=length, mode="linear", align_corners=True)[0].T.contiguous()
 
 
 def _axis(length: int, intervals: float, lattice: int) -> tuple[np.ndarray, np.ndarray]:
@@ -133,7 +140,7 @@ def _axis(length: int, intervals: float, lattice: int) -> tuple[np.ndarray, np.n
     position = np.arange(length) * (intervals / length)
     low = np.minimum(position.astype(int), lattice - 2)
     t = position - low
-    fade = t**3 * (t * (6 * t - 15) + 10)
+    fade = t * t * t * (t * (6 * t - 15) + 10)
     weights, offsets = np.zeros((2, length, lattice))
     rows = np.arange(length)
     weights[rows, low], weights[rows, low + 1] = 1 - fade, fade

@@ -133,7 +133,7 @@ def relative_radius(points: Tensor, center: Tensor, inverse: Tensor, half: Tenso
         center: a point inside each shape, in the same coordinates (B, D).
         inverse: inverse of the shapes' matrices (B, D, D).
         half: half sizes of the shapes (B, D).
-        box: whether a shape is a box, else an ellipsoid (B,), bool.
+        box: whether a shape is a box, else an ellipsoid (B,), bool, on the CPU.
 
     Returns:
         (B, *P), in [0, 1] for points inside the shape.
@@ -141,16 +141,19 @@ def relative_radius(points: Tensor, center: Tensor, inverse: Tensor, half: Tenso
     start = (inverse * center[:, None]).sum(-1)
     rows = (len(points), -1, points.shape[-1])
     way = torch.bmm((points - center.reshape(len(center), *[1] * (points.ndim - 2), -1)).reshape(rows), inverse.mT)
-    # a box: the first wall in the direction of the way; what does not move never reaches one
-    forth, back = (half - start).clamp(min=1e-6)[:, None], (half + start).clamp(min=1e-6)[:, None]
-    walls = torch.maximum(way / forth, -way / back).amax(-1)
+    boxes, shape = bool(box.all()), points.shape[:-1]
+    if boxes or bool(box.any()):
+        # a box: the first wall in the direction of the way; what does not move never reaches one
+        forth, back = (half - start).clamp(min=1e-6)[:, None], (half + start).clamp(min=1e-6)[:, None]
+        walls = torch.maximum(way / forth, -way / back).amax(-1)
+        if boxes:
+            return walls.reshape(shape)
     # an ellipsoid: |start + way / rho| = 1 in units of the half axes, solved for rho
     start, way = (start / half)[:, None], way / half[:, None]
     a, b = way.square().sum(-1), (start * way).sum(-1)
     c = start.square().sum(-1) - 1
-    root = (b.square() - a * c).clamp(min=0).sqrt()
-    sphere = a / (root - b).clamp(min=1e-12)
-    return torch.where(box[:, None], walls, sphere).reshape(points.shape[:-1])
+    sphere = a / ((b.square() - a * c).clamp(min=0).sqrt() - b).clamp(min=1e-12)
+    return (torch.where(box.to(a.device)[:, None], walls, sphere) if bool(box.any()) else sphere).reshape(shape)
 
 
 def _extent(matrix: np.ndarray, size: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

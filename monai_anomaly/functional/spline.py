@@ -9,9 +9,9 @@ value of the nearest border.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import product
 
 import numpy as np
 import torch
@@ -65,20 +65,25 @@ def sample_spline(coefficients: Tensor, points: Tensor) -> Tensor:
     first = (5 - 3 * (f + f2) + 2 * f3) / 6  # weight of the first two taps
     second = 1 - first
     # where between the taps of a pair to interpolate, in the coordinates of grid_sample: from -1 to 1, and x first
-    pairs = torch.stack([base - 1 + (4 - 6 * f2 + 3 * f3) / (6 * first), base + 1 + f3 / (6 * second)])
-    place = (pairs * (2 / last.clamp(min=1)) - 1).unbind(-1)
-    weight = torch.stack([first, second]).unbind(-1)
-    choices = list(product(range(2), repeat=dims))
-    grid = [torch.stack([place[axis][pick[axis]] for axis in reversed(range(dims))], dim=-1) for pick in choices]
-    column = torch.cat(grid, dim=1).unflatten(1, (-1, *[1] * (dims - 1)))
-    values = F.grid_sample(coefficients, column, padding_mode="reflection", align_corners=True).flatten(2)
-    result = torch.zeros_like(values[:, :, : points.shape[1]])
-    for part, pick in zip(values.chunk(len(choices), dim=2), choices, strict=True):
-        share = weight[0][pick[0]]
-        for axis in range(1, dims):
-            share = share * weight[axis][pick[axis]]
-        result = torch.addcmul(result, part, share[:, None])
-    return result.unflatten(2, shape)
+    pairs = torch.stack([base - 1 + (4 - 6 * f2 + 3 * f3) / (6 * first), base + 1 + f3 / (6 * second)], dim=1)
+    place = _combinations((pairs * (2 / last.clamp(min=1)) - 1).unbind(-1)[::-1])
+    share = _combinations(torch.stack([first, second], dim=1).unbind(-1)[::-1])
+    grid = torch.stack(place, dim=-1).reshape(len(points), -1, *[1] * (dims - 1), dims)
+    values = F.grid_sample(coefficients, grid, padding_mode="reflection", align_corners=True)
+    values = values.reshape(*coefficients.shape[:2], 2**dims, -1) * math.prod(share[1:], start=share[0]).reshape(
+        len(points), 1, 2**dims, -1
+    )
+    return values.sum(2).unflatten(2, shape)
+
+
+def _combinations(choices: Sequence[Tensor]) -> list[Tensor]:
+    """All combinations of one of two choices an axis (B, 2, M), each axis expanded to (B, 2, ..., 2, M)."""
+    result = []
+    for axis, choice in enumerate(choices):
+        shape = [len(choice), *[1] * len(choices), choice.shape[-1]]
+        shape[axis + 1] = 2
+        result.append(choice.reshape(shape).expand(-1, *[2] * len(choices), -1))
+    return result
 
 
 @lru_cache(maxsize=64)

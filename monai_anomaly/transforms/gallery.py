@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.transforms import Orientation, Resize
+from monai.transforms import Orientation, Resize, SqueezeDim
 from torch import Tensor
 from tqdm import tqdm
 
@@ -214,9 +214,9 @@ def load_image(
 
 def _read(path: str) -> Tensor:
     """Read a file; volumes in RAS orientation, since they are shown from three sides."""
-    image = LoadImageChecked()(path)
+    image: Any = LoadImageChecked()(path)
     if image.ndim == 4 and image.shape[-1] == 1:
-        return image.squeeze(-1)
+        image = SqueezeDim(-1)(image)  # the affine, too
     if image.ndim not in (3, 4):
         raise ValueError(f"image {path} has {image.ndim - 1} spatial axes: give images of 2 or 3")
     return image if image.ndim == 3 else Orientation("RAS", labels=None)(image)

@@ -163,7 +163,8 @@ def describe(sample: dict[str, Any]) -> tuple[str, str]:
     change = (sample[Keys.IMAGE] - sample[Keys.CLEAN]).as_tensor().abs().mean(0, keepdim=True)[support]
     label = sample[Keys.LABEL].as_tensor()[support]
     facts = [f"{len(drawn)} anomalies"] if len(drawn) > 1 else []
-    facts.append(f"{100 * support.float().mean():.2g} % of the image")
+    percent = 100 * int(support.sum()) / support.numel()
+    facts.append(f"{percent:.{0 if percent >= 10 else 2 if percent < 1 else 1}f} % of the image")
     facts.append(f"change {change.mean():.2f}, up to {change.max():.2f}")
     facts.append(f"label {label.mean():.2f}, up to {label.max():.2f}")
     return " · ".join(facts), "\n".join(texts)

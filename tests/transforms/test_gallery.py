@@ -170,7 +170,7 @@ def test_the_caption_tells_what_is_measured() -> None:
     _, sample = handmade((10, 10))
     sample["params"] = '[{"corner": [1, 2], "weight": 0.123456}, {"corner": [3, 4], "weight": 1.0}]'
     caption, drawn = describe(sample)
-    assert caption == "2 anomalies · 1 % of the image · change 0.25, up to 0.25 · label 0.80, up to 0.80"
+    assert caption == "2 anomalies · 1.0 % of the image · change 0.25, up to 0.25 · label 0.80, up to 0.80"
     assert drawn == "corner (1, 2); weight 0.123\ncorner (3, 4); weight 1"
 
 
@@ -255,3 +255,11 @@ def test_every_entry_is_a_corruption_with_a_summary() -> None:
         assert name.split("-")[0] == entry.corruption.__name__
         assert isinstance(entry.corruption(**entry.settings), anomaly.RandAnomaly)
         assert entry.summary.endswith((".", ")", ":")) and entry.call.startswith(entry.corruption.__name__ + "(")
+
+
+def test_a_single_slice_is_a_picture(tmp_path: Path) -> None:
+    path = str(tmp_path / "slice.nii.gz")
+    nib.save(nib.Nifti1Image(smooth(3, (40, 32))[..., None].astype(np.float32), np.diag([0.5, 0.5, 3, 1])), path)
+    (subject,) = load_subjects([path])
+    assert subject.image.shape == (1, 40, 32) and subject.image.pixdim.tolist() == [0.5, 0.5]
+    assert make_row(subject, "RandSmoothIntensity", 1).samples[0]["target"] == 1

@@ -55,8 +55,9 @@ class BatchAnomaly(Randomizable):
         masks = None if foreground is None else foreground.detach().cpu()
         plans = []
         for row, image in enumerate(clean):
+            own = images[row]
             # the spacing of the voxels is in the meta data
-            frame = MetaTensor(image, meta=dict(images[row].meta)) if isinstance(images, MetaTensor) else image
+            frame = MetaTensor(image, meta=dict(own.meta)) if isinstance(own, MetaTensor) else image
             mask = None if masks is None else masks[row]
             plans.append(self.corruption.plan(self.R, frame, mask, _Others(clean, masks, row)))
         result: dict[str, Any] = self.corruption.apply(clean, plans)

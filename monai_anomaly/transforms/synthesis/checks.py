@@ -26,7 +26,8 @@ def prepare_image(img: NdarrayOrTensor, dims: Sequence[int], who: str) -> Tensor
             f"{who} is defined for {expected} images (C, *S), got one of shape {tuple(image.shape)}"
             + ("; add a channel first with EnsureChannelFirst" if image.ndim - 1 < min(dims) else "")
         )
-    if not bool(torch.isfinite(image).all()):
+    low, high = torch.aminmax(image)  # NaN if there is one; cheaper than a look at every value
+    if not (bool(torch.isfinite(low)) and bool(torch.isfinite(high))):
         raise ValueError(f"image {name_of(image)} holds NaN or infinite values: repair the file or leave it out")
     return image
 

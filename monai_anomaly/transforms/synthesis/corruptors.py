@@ -140,8 +140,9 @@ class RadialWarp:
     def apply(self, batch: VoxelBatch) -> Tensor:
         """Warp all voxels at once."""
         center, low = batch.numbers("center"), batch.numbers("low")
-        geometry = [batch.numbers(name) for name in ("inverse", "half", "box")]
-        rho = relative_radius(batch.points + low[:, None], center + low, *geometry)
+        box = torch.tensor([bool(patch.parameters["box"]) for patch in batch.patches])
+        inverse, half = batch.numbers("inverse"), batch.numbers("half")
+        rho = relative_radius(batch.points + low[:, None], center + low, inverse, half, box)
         factor = radial_factor(rho, batch.numbers("exponent"), batch.numbers("sink"))[..., None]
         read = torch.lerp(center[:, None], batch.points, factor)
         return sample_spline(batch.spline(), read + REACH)

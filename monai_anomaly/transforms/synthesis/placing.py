@@ -47,8 +47,14 @@ class _Patches:
 
     def numbers(self, name: str) -> Tensor:
         """One drawn parameter of all patches, (N, ...), in the images' dtype unless it is an integer."""
-        values = torch.from_numpy(np.stack([np.asarray(patch.parameters[name]) for patch in self.patches]))
-        return values.to(self.images.device, self.images.dtype if values.is_floating_point() else None)
+        return self.tensor(np.array([patch.parameters[name] for patch in self.patches]))
+
+    def tensor(self, values: np.ndarray) -> Tensor:
+        """Bring an array to the images' device, and to their dtype unless it is an integer or bool."""
+        if values.dtype == np.float64 and self.images.dtype == torch.float32:
+            values = values.astype(np.float32)  # cheaper than to convert the tensor
+        result = torch.from_numpy(values)
+        return result.to(self.images.device, self.images.dtype if result.is_floating_point() else None)
 
     def spline(self) -> Tensor:
         """Spline coefficients of the boxes with a margin, as of the whole image; the box begins at ``REACH``."""

@@ -135,7 +135,12 @@ class Plan:
     def describe(self) -> list[dict[str, Any]]:
         """Return what was drawn as plain numbers, one dict an anomaly."""
         return [
-            {"corner": list(map(int, p.corner)), "size": list(p.mask.shape), "weight": float(np.max(p.weight)), **_plain(p.parameters)}
+            {
+                "corner": list(map(int, p.corner)),
+                "size": list(p.mask.shape),
+                "weight": float(np.max(p.weight)),
+                **_plain(p.parameters),
+            }
             for p in self.patches
         ]
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from monai.data import MetaTensor
+from monai.data import MetaTensor, list_data_collate
 from scipy import ndimage, stats
 from torch import Tensor
 
@@ -225,13 +225,16 @@ def test_volumes_are_refused_by_what_is_defined_in_2d() -> None:
         BatchAnomaly(corruption)(torch.rand(2, 1, 12, 12, 12))
 
 
-def test_millimeters_work_in_a_batch_of_meta_tensors() -> None:
+def test_each_image_of_a_batch_has_its_own_voxel_size() -> None:
     part = RandomDeformedShape((8, 16), (2, 2, 4), unit="mm")
     corruption = RandSmoothIntensity(shape=part)
-    affine = torch.diag(torch.tensor([0.5, 1.0, 1.0, 1.0]))
-    images = [MetaTensor(image, affine=affine) for image in images_of(1, (44, 40), 2)]
+    items = [
+        {"image": MetaTensor(image, affine=torch.diag(torch.tensor([size, 1.0, 1.0, 1.0])))}
+        for image, size in zip(images_of(1, (44, 40), 3), (0.5, 1.0, 2.0), strict=True)
+    ]
+    collated = list_data_collate(items)["image"]
+    assert isinstance(collated, MetaTensor)
+    batch = BatchAnomaly(corruption).set_random_state(0)(collated)
     corruption.set_random_state(0)
-    singles = [corruption(image) for image in images]
-    batch = BatchAnomaly(corruption).set_random_state(0)(MetaTensor(torch.stack(images), affine=affine))
-    for row, single in enumerate(singles):
-        assert_equal(batch, row, single)
+    for row, item in enumerate(items):
+        assert_equal(batch, row, corruption(item["image"]))

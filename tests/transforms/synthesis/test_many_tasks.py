@@ -16,9 +16,11 @@ from monai.data import MetaTensor
 from scipy import ndimage, stats
 from torch import Tensor
 
+from monai_anomaly.functional.labelling import binary_label
 from monai_anomaly.transforms.synthesis import many_tasks as module
 from monai_anomaly.transforms.synthesis.many_tasks import EDITIONS, many_tasks, task_folds
 from monai_anomaly.transforms.synthesis.plan import Plan
+from monai_anomaly.transforms.synthesis.shapes import RandomDeformedShape
 
 CASES = [(1, (48, 40)), (3, (36, 44)), (1, (18, 20, 16)), (2, (12, 14, 13))]
 TASKS = range(5)
@@ -198,6 +200,23 @@ def test_meta_data_stay(task: int) -> None:
     assert torch.equal(plain["image"], result["image"].as_tensor())
 
 
+@pytest.mark.parametrize("task", TASKS)
+def test_what_gets_no_label_becomes_what_it_was(task: int) -> None:
+    def labeller(change: Tensor, support: Tensor, weight: Tensor) -> Tensor:
+        return (change > 0.1).float()
+
+    image, erased = textured(1, (48, 40)), 0
+    for seed in range(6):
+        plain = five(labeller=binary_label)[task].set_random_state(seed)(image)
+        result = five(labeller=labeller)[task].set_random_state(seed)(image)
+        large = (plain["image"] - image).abs() > 0.1
+        assert torch.equal(result["label"] > 0, large) and torch.equal(result["support"], large)
+        assert torch.equal(result["image"], torch.where(large, plain["image"], image))
+        assert result["target"] == int(bool(large.any()))
+        erased += int((plain["support"] & ~large).sum())
+    assert erased > 0
+
+
 # --- editions -------------------------------------------------------------------------------------------------------
 
 
@@ -235,15 +254,19 @@ def test_sizes_follow_the_edition() -> None:
 
 
 def test_places_follow_the_edition() -> None:
-    """The overlap alone would let a region of a single voxel take all shapes; its box does not."""
-    image, rng = textured(1, (90, 80)), np.random.RandomState(0)
-    foreground = np.ones((1, 90, 80), dtype=bool)
-    foreground[0, :, 30] = False  # left part: 90 x 30, right part: 90 x 49
-    corruption = five(1, (90, 80), "diffusion")[module.INTENSITY]
-    plans = [corruption.plan(rng, image, foreground) for _ in range(150)]
-    columns = np.array([patch.corner[1] + patch.mask.shape[1] / 2 for plan in plans for patch in plan.patches])
-    assert 0.2 < (columns < 30).mean() < 0.6
-    assert max(patch.mask.shape[1] for plan in plans for patch in plan.patches) <= 40  # ceil(0.8 * 49)
+    """Two regions with equal boxes, one an L: alike in the diffusion edition, by the room that they offer in the other."""
+    foreground = np.zeros((1, 60, 140), dtype=bool)
+    foreground[0, 10:50, 10:50] = True
+    foreground[0, 10:50, 90:130] = True
+    foreground[0, 10:38, 102:130] = False
+    image, shape = textured(1, (60, 140)), RandomDeformedShape((6, 9), (2, 1, 4), "voxel")
+    counts = {}
+    for edition in EDITIONS:
+        corruption, rng = many_tasks(edition=edition, shape=shape)[module.INTENSITY], np.random.RandomState(0)
+        patches = [patch for _ in range(120) for patch in corruption.plan(rng, image, foreground).patches]
+        counts[edition] = sum(patch.corner[1] > 70 for patch in patches), len(patches)
+    assert stats.binomtest(*counts["diffusion"]).pvalue > 0.01
+    assert stats.binomtest(*counts["many-tasks"]).pvalue < 0.001
 
 
 def test_the_diffusion_edition_lowers_its_demands_where_there_is_little_foreground() -> None:
@@ -272,7 +295,10 @@ def test_pushes_are_the_published_ones(task: int, edition: str, width: int, furt
     pushes = np.array([patch.parameters["push"] for patch in patches])
     radii = np.array([np.linalg.norm(np.argwhere(p.mask) - p.parameters["center"], axis=1).max() for p in patches])
     large = radii > 0.3 * width  # shapes that no other bound holds back
-    assert pushes.min() >= 0.5 and furthest / 2 < pushes[large].max() <= furthest * 1.001
+    assert furthest / 2 < pushes[large].max() <= furthest * 1.001
+    small = many_tasks(edition=edition, shape=RandomDeformedShape((0.06, 0.1)))[task]
+    patches = [patch for _ in range(80) for patch in small.plan(rng, image).patches]
+    assert 0.5 <= min([*pushes, *(patch.parameters["push"] for patch in patches)]) < 0.9
 
 
 def test_the_fourth_task_is_fractal_in_the_diffusion_edition_alone() -> None:
