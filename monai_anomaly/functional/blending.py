@@ -92,7 +92,7 @@ def poisson_blend(
     * ``"pii"``: the larger in magnitude of ``(1 - alpha)`` times the target's and ``alpha`` times the source's.
 
     Args:
-        target: image (C, *S), floating point, array or tensor.
+        target: image (C, *S), array or tensor; integers are converted to float32.
         source: box to blend in (C, *P), of the same kind, P >= 3 along every axis.
         mask: voxels of the box that get the guidance (*P), bool; its border is left out. Not modified.
         corner: lower corner of the box in the target, in voxels; the box must lie inside.
@@ -109,14 +109,18 @@ def poisson_blend(
         blended image (C, *S) and its support (*S), bool: the mask and what else has changed.
 
     Raises:
-        ValueError: when mode, solver or clip is unknown, the box is too small or leaves the image.
+        ValueError: when mode, solver or clip is unknown, alpha is not in [0, 1], channels or mask do not fit, the box
+            is too small or leaves the image.
 
     Reference:
         P. Perez, M. Gangnet, A. Blake: "Poisson Image Editing", SIGGRAPH 2003; mode "pii": J. Tan et al.: "Detecting
         Outliers with Poisson Image Interpolation", MICCAI 2021.
     """
     size: tuple[int, ...] = tuple(source.shape[1:])
-    _check(target, size, corner, mode, solver, clip)
+    _check(target, source, mask, corner, mode, solver, clip)
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha must be in [0, 1], got {alpha!r}")
+    target, source = _floating(target), _floating(source)
     place = (slice(None), *[slice(low, low + length) for low, length in zip(corner, size, strict=True)])
     box = target[place]
     if isinstance(target, Tensor):
@@ -146,9 +150,21 @@ def _channel_range(image: Any) -> tuple[Any, Any]:
     return low.reshape(shape), high.reshape(shape)
 
 
+def _floating(image: Any) -> Any:
+    if isinstance(image, Tensor):
+        return image if image.is_floating_point() else image.to(torch.float32)
+    return image if np.issubdtype(image.dtype, np.floating) else image.astype(np.float32)
+
+
 def _check(
-    target: Any, size: tuple[int, ...], corner: tuple[int, ...], mode: str, solver: str, clip: str | None
+    target: Any, source: Any, mask: Any, corner: tuple[int, ...], mode: str, solver: str, clip: str | None
 ) -> None:
+    size = tuple(source.shape[1:])
+    if len(source) != len(target) or tuple(mask.shape) != size:
+        raise ValueError(
+            f"a target of {len(target)} channels needs a source (C, *P) of as many and a mask (*P), got "
+            f"{tuple(source.shape)} and {tuple(mask.shape)}"
+        )
     for name, value, known in (
         ("mode", mode, MODES),
         ("solver", solver, ("dst", "sparse")),

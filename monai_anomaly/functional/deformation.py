@@ -23,7 +23,7 @@ def push_exponent(push: float, mean_radius: float) -> float:
         mean_radius: mean distance from the center to the edge of the shape in voxels.
     """
     q = push / (np.sqrt(2) * mean_radius) if mean_radius > 0 else 0.0
-    if not 0 <= q < 0.5:
+    if not 0 <= q < 0.5 - 1e-12:
         raise ValueError(f"push must be in [0, mean_radius / sqrt(2)), got push={push!r}, mean_radius={mean_radius!r}")
     return float(np.log(0.5 - q) / np.log(0.5 + q))
 

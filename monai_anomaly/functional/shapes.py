@@ -59,11 +59,13 @@ def random_size(
         gamma: shape, scale and offset of the distribution; default of the paper (2, 0.1, 0.03).
 
     Returns:
-        sizes in voxels, whole numbers >= 1 (D,).
+        sizes in voxels, whole numbers >= 1, at least one of them >= 2 (D,).
     """
     shape, scale, offset = gamma
     size = (offset + rng.gamma(shape, scale, len(extent))) * np.asarray(extent, dtype=float)
-    return np.maximum(np.clip(size, *np.asarray(bounds, dtype=float)).astype(int), 1)
+    whole = np.maximum(np.clip(size, *np.asarray(bounds, dtype=float)).astype(int), 1)
+    whole[np.argmax(size)] = max(whole.max(), 2)
+    return whole
 
 
 def deform_shape(

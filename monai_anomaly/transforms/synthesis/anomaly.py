@@ -22,6 +22,7 @@ from .checks import check_choice, check_positive, check_range, name_of, prepare_
 from .placing import PatchBatch, VoxelBatch, patch_batches
 from .plan import Frame, Patch, Plan, Sources, to_mask
 
+_HOMELESS = 5  # shapes that found no place, each after many tries, before an image is left as it is
 ON_EMPTY = ("ignore", "skip", "raise")
 
 
@@ -88,7 +89,7 @@ class RandAnomaly(RandomizableTransform):
             the mask belongs to the anomaly; smaller changes there are undone. Default 1e-3.
         value_range: smallest and largest possible intensity, default (0, 1).
         max_attempts: how often a part of the anomaly is drawn again before the image is left as it is; default 200.
-        task: number of this corruption, default 0; a mixture counts its own.
+        task: number of this corruption, which the results carry; default 0.
 
     Raises:
         ValueError: on an argument outside its range.
@@ -201,6 +202,8 @@ class RandAnomaly(RandomizableTransform):
                 return None
             mask = None
         spacing = tuple(image.pixdim.tolist()) if isinstance(image, MetaTensor) else None
+        if spacing is not None and len(spacing) != image.ndim - 1:
+            spacing = None  # a slice that was indexed out of a volume keeps the affine of the volume
         return Frame(image, mask, sources if self.source is None else self.source, spacing, self.value_range)
 
     def apply(self, images: Tensor, plans: Sequence[Plan]) -> dict[str, Tensor]:
@@ -253,15 +256,19 @@ class RandAnomaly(RandomizableTransform):
         return clean.new_full((len(clean), 1), self.clip[0]), clean.new_full((len(clean), 1), self.clip[1])
 
     def _draw(self, rng: np.random.RandomState, frame: Frame) -> Patch | None:
+        homeless = 0
         for _ in range(self.max_attempts):
             shape = self.shape(rng, frame)
             if shape is None:
                 continue
             mask = shape.mask if isinstance(shape, DeformedShape) else shape
-            if not mask.any():
+            if min(mask.shape) < self.corruptor.smallest or not mask.any():
                 continue
             corner = self.placement(rng, mask, frame)
             if corner is None:
+                homeless += 1
+                if homeless == _HOMELESS:
+                    return None
                 continue
             patch = Patch(*clip_to_image(mask, corner, frame.shape))
             patch.shape = shape if isinstance(shape, DeformedShape) else None

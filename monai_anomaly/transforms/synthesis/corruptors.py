@@ -98,7 +98,7 @@ class RadialWarp:
         kind: "sink" or "source".
         push: smallest and largest distance that voxels move where they move most. Paper's default (0.5, 10) pixels for
             radiographs of 256 x 256, given here as a fraction of the mean image size.
-        unit: what it counts in: "fraction" (default), "voxel" or "mm".
+        unit: what it counts in: "fraction" (default), "voxel" or "mm", for which distances are those of the body.
     """
 
     smallest = 3
@@ -117,10 +117,11 @@ class RadialWarp:
             return None
         center = patch.voxels[rng.randint(len(patch.voxels))]
         edge = np.argwhere(inner_edge(patch.mask))
-        mean_radius = float(np.linalg.norm(edge - center, axis=1).mean())
+        voxel = 1 / frame.extent("mm") if self.unit == "mm" else 1.0
+        mean_radius = float(np.linalg.norm((edge - center) * voxel, axis=1).mean())
         if mean_radius == 0:
             return None
-        unit = float(np.mean(frame.extent(self.unit)))
+        unit = float(np.mean(frame.shape)) if self.unit == "fraction" else 1.0
         furthest = mean_radius / np.sqrt(2)
         low, high = self.push[0] * unit, self.push[1] * unit
         smallest = min(max(0.1 * furthest, low), 0.9 * furthest)

@@ -12,7 +12,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import combinations
 from typing import Any
@@ -28,6 +28,7 @@ from .shapes import RandomDeformedShape
 from .sources import RandomSourceBox
 
 EDITIONS = ("many-tasks", "diffusion")
+PUSH = {"many-tasks": (0.5 / 256, 10 / 256), "diffusion": (0.5 / 128, 5 / 128)}
 NUM_TASKS = 5
 POISSON_SAME, POISSON_OTHER, SINK, SOURCE, INTENSITY = range(NUM_TASKS)
 
@@ -42,7 +43,8 @@ class ManyTasksAnomaly(RandAnomaly):
         labeller: None (default): of the edition; "many-tasks" has
             :func:`~monai_anomaly.functional.flipped_gaussian_label` with a fifth of the value range.
         shape: draws the mask; None (default): of the edition.
-        kwargs: see :class:`RandAnomaly`; ``max_anomalies`` is 4.
+        kwargs: see :class:`RandAnomaly`; ``max_anomalies`` is 4, and ``keep_mask`` True in "many-tasks", whose label
+            fills the holes in what changed.
     """
 
     def __init__(
@@ -54,7 +56,7 @@ class ManyTasksAnomaly(RandAnomaly):
         **kwargs: Any,
     ) -> None:
         check_choice("edition", edition, EDITIONS)
-        settings: dict[str, Any] = {"max_anomalies": 4, "keep_mask": True, **kwargs}
+        settings: dict[str, Any] = {"max_anomalies": 4, "keep_mask": edition == "many-tasks", **kwargs}
         low, high = settings.get("value_range", (0.0, 1.0))
         if edition == "many-tasks":
             default: Callable[..., Any] = partial(flipped_gaussian_label, std=0.2 * (high - low))
@@ -85,14 +87,13 @@ class RandSinkDeform(ManyTasksAnomaly):
     """Task 2: pull the surroundings into the center of a shape.
 
     Args:
-        push: see :class:`RadialWarp`.
+        push: see :class:`RadialWarp`; None (default): of the edition, at most 10 pixels of 256 or 5 of 128.
         push_unit: see :class:`RadialWarp`.
         kwargs: see :class:`ManyTasksAnomaly`.
     """
 
-    def __init__(
-        self, push: tuple[float, float] = (0.5 / 256, 10 / 256), push_unit: str = "fraction", **kwargs: Any
-    ) -> None:
+    def __init__(self, push: Sequence[float] | None = None, push_unit: str = "fraction", **kwargs: Any) -> None:
+        push = _push(**kwargs) if push is None else push
         super().__init__(RadialWarp("sink", push, push_unit), **kwargs)
 
 
@@ -100,14 +101,13 @@ class RandSourceDeform(ManyTasksAnomaly):
     """Task 3: enlarge the center of a shape.
 
     Args:
-        push: see :class:`RadialWarp`.
+        push: see :class:`RadialWarp`; None (default): of the edition, at most 10 pixels of 256 or 5 of 128.
         push_unit: see :class:`RadialWarp`.
         kwargs: see :class:`ManyTasksAnomaly`.
     """
 
-    def __init__(
-        self, push: tuple[float, float] = (0.5 / 256, 10 / 256), push_unit: str = "fraction", **kwargs: Any
-    ) -> None:
+    def __init__(self, push: Sequence[float] | None = None, push_unit: str = "fraction", **kwargs: Any) -> None:
+        push = _push(**kwargs) if push is None else push
         super().__init__(RadialWarp("source", push, push_unit), **kwargs)
 
 
@@ -135,6 +135,11 @@ class RandFractalIntensity(ManyTasksAnomaly):
         super().__init__(IntensityChange(scale, fractal=True), **{"edition": "diffusion", **kwargs})
 
 
+def _push(edition: str = EDITIONS[0], **kwargs: Any) -> tuple[float, float]:
+    check_choice("edition", edition, EDITIONS)
+    return PUSH[edition]
+
+
 def many_tasks(
     source: Sources | None = None, other: Sources | None = None, edition: str = "many-tasks", **kwargs: Any
 ) -> list[ManyTasksAnomaly]:
@@ -148,13 +153,12 @@ def many_tasks(
     """
     check_choice("edition", edition, EDITIONS)
     settings: dict[str, Any] = {"edition": edition, **kwargs}
-    push: dict[str, Any] = {"push": (0.5 / 128, 5 / 128)} if edition == "diffusion" else {}
     intensity = RandFractalIntensity if edition == "diffusion" else RandSmoothIntensity
     return [
         RandPoissonBlend(source, task=POISSON_SAME, **settings),
         RandPoissonBlend(other, task=POISSON_OTHER, **settings),
-        RandSinkDeform(task=SINK, **push, **settings),
-        RandSourceDeform(task=SOURCE, **push, **settings),
+        RandSinkDeform(task=SINK, **settings),
+        RandSourceDeform(task=SOURCE, **settings),
         intensity(task=INTENSITY, **settings),
     ]
 

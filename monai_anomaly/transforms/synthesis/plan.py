@@ -15,6 +15,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from ...functional.shapes import DeformedShape
+from ...utils import Keys
 
 UNITS = ("fraction", "voxel", "mm")
 
@@ -57,6 +58,11 @@ class Frame:
         return self.value_range[1] - self.value_range[0]
 
     @cached_property
+    def voxels(self) -> int:
+        """Number of voxels of the foreground."""
+        return int(np.prod(self.shape) if self.foreground is None else self.foreground.sum())
+
+    @cached_property
     def regions(self) -> list[tuple[slice, ...]]:
         """Bounding boxes of the connected regions of the foreground, the largest first; the image if there are none."""
         if self.foreground is None:
@@ -85,7 +91,7 @@ class Frame:
         return 1 / np.asarray(self.spacing)
 
     def draw_source(self, rng: np.random.RandomState) -> tuple[Tensor, np.ndarray | None, int]:
-        """Draw a foreign image (C', *S') by its index; returns it, its foreground (*S') if known, and the index."""
+        """Draw a foreign image (C', *S') by its index; return it, its foreground (*S') if it has one, the index."""
         if self.sources is None or len(self.sources) == 0:
             raise ValueError(
                 "this corruption pastes from another image: give source= (a dataset), the sample's source_key, or a "
@@ -94,8 +100,9 @@ class Frame:
         index = int(rng.randint(len(self.sources)))
         item = self.sources[index]
         if isinstance(item, dict):
-            foreground = item.get("foreground")
-            return item["image"], None if foreground is None else to_mask(foreground), index
+            foreground = item.get(Keys.FOREGROUND)
+            mask = None if foreground is None else to_mask(foreground)
+            return item[Keys.IMAGE], mask if mask is not None and mask.any() else None, index
         return item, None, index
 
 

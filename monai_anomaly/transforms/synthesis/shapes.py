@@ -14,6 +14,7 @@ from .checks import check_choice, check_positive, check_range
 from .plan import UNITS, Frame
 
 GAMMA = (2.0, 0.1, 0.03)
+_VISIBLE = 0.02
 
 
 class RandomDeformedShape:
@@ -27,7 +28,11 @@ class RandomDeformedShape:
         shear_std: standard deviation of the shear, paper's default 0.2.
         max_angle: largest rotation in radians, paper's default pi/2.
         relative_to: "image" (default) or "foreground": what a fraction of the bounds means; the bounding box of the
-            largest connected region there, as in the edition of the image-conditioned diffusion paper.
+            largest connected region there, as in the edition of the image-conditioned diffusion paper. A shape of less
+            than 0.02^D of the foreground is then drawn again.
+
+    Raises:
+        ValueError: on an argument outside its range.
     """
 
     def __init__(
@@ -44,6 +49,8 @@ class RandomDeformedShape:
         check_choice("unit", unit, UNITS)
         check_choice("kind", kind, ("box", "ellipsoid", "either"))
         check_choice("relative_to", relative_to, ("image", "foreground"))
+        if relative_to == "foreground" and unit != "fraction":
+            raise ValueError(f'relative_to="foreground" counts in fractions of it, got unit={unit!r}')
         if len(gamma) != 3 or min(gamma[:2]) <= 0:
             raise ValueError(f"gamma must be shape > 0, scale > 0 and offset, got {gamma!r}")
         if shear_std < 0:
@@ -55,14 +62,17 @@ class RandomDeformedShape:
         self.max_angle = max_angle
         self.relative_to = relative_to
 
-    def __call__(self, rng: np.random.RandomState, frame: Frame) -> DeformedShape:
-        """Draw a shape."""
+    def __call__(self, rng: np.random.RandomState, frame: Frame) -> DeformedShape | None:
+        """Draw a shape; None where it is too small to be seen."""
         extent = frame.extent(self.unit)
         lower, upper = self._bounds(frame, extent)
         size = random_size(rng, extent, (lower, upper), self.gamma)
         largest = np.minimum(np.ceil(upper), frame.shape).astype(int)
         spacing = frame.spacing if self.unit == "mm" else None
-        return deform_shape(rng, size, largest, self.kind, self.shear_std, self.max_angle, spacing)
+        shape = deform_shape(rng, size, largest, self.kind, self.shear_std, self.max_angle, spacing)
+        if self.relative_to == "foreground" and shape.mask.sum() < _VISIBLE ** len(extent) * frame.voxels:
+            return None
+        return shape
 
     def _bounds(self, frame: Frame, extent: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         low, high = self.bounds

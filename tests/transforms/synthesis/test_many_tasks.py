@@ -254,7 +254,7 @@ def test_sizes_follow_the_edition() -> None:
 
 
 def test_places_follow_the_edition() -> None:
-    """Two regions with equal boxes, one an L: alike in the diffusion edition, by the room that they offer in the other."""
+    """Two regions with equal boxes, one an L: alike in the diffusion edition, by their room in the other."""
     foreground = np.zeros((1, 60, 140), dtype=bool)
     foreground[0, 10:50, 10:50] = True
     foreground[0, 10:50, 90:130] = True
