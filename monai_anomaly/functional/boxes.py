@@ -27,7 +27,7 @@ def crop_boxes(images: Tensor, rows: Sequence[int], corners: np.ndarray, size: S
     index = linear_index(corners, size, images.shape[2:], images.device)
     flat = images.flatten(2)
     if len(rows) == 1:
-        values = flat[rows[0]].index_select(1, index[0])
+        values = flat[rows[0] : rows[0] + 1].index_select(2, index[0])
     else:
         values = flat[torch.tensor(rows, device=images.device)].gather(2, index[:, None].expand(-1, flat.shape[1], -1))
     return values.reshape(len(rows), images.shape[1], *size)

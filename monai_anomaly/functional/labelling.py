@@ -18,7 +18,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy import ndimage
-from skimage.morphology import reconstruction
 from torch import Tensor
 
 from .boxes import box_points
@@ -162,9 +161,32 @@ def _per_region(label: Tensor, support: Tensor) -> Tensor:
 
 
 def _closed_and_filled(crop: np.ndarray) -> np.ndarray:
-    closed: np.ndarray = ndimage.grey_closing(crop, size=(3,) * crop.ndim)
-    if min(closed.shape) < 3:
-        return closed  # no inside to fill
-    seed = closed.copy()
-    seed[(slice(1, -1),) * seed.ndim] = closed.max()
-    return np.asarray(reconstruction(seed, closed, method="erosion"), dtype=crop.dtype)
+    """Close a label by a cube of 3 voxels and fill its holes: raise each voxel to the lowest pass to the border."""
+    closed = _of_neighbors(np.minimum, _of_neighbors(np.maximum, crop))
+    # the pass along a straight line is an upper bound, from which the lowest of all is a few steps away
+    level = np.minimum.reduce([_straight_pass(closed, axis) for axis in range(closed.ndim)])
+    while True:
+        lower = np.maximum(closed, _of_neighbors(np.minimum, level))
+        if np.array_equal(lower, level):
+            return level
+        level = lower
+
+
+def _straight_pass(values: np.ndarray, axis: int) -> np.ndarray:
+    """Highest value on the way to the border along an axis, in the direction where that is lower."""
+    forth = np.maximum.accumulate(values, axis)
+    back = np.flip(np.maximum.accumulate(np.flip(values, axis), axis), axis)
+    return np.minimum(forth, back)
+
+
+def _of_neighbors(extreme: np.ufunc, values: np.ndarray) -> np.ndarray:
+    """Extreme of each voxel and its neighbors, diagonal ones too; on small arrays faster than SciPy's filters."""
+    for axis in range(values.ndim):
+        first, last = [slice(None)] * values.ndim, [slice(None)] * values.ndim
+        first[axis], last[axis] = slice(None, -1), slice(1, None)
+        lower, upper = tuple(first), tuple(last)
+        result = values.copy()
+        extreme(result[upper], values[lower], out=result[upper])
+        extreme(result[lower], values[upper], out=result[lower])
+        values = result
+    return values

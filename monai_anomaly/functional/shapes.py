@@ -64,7 +64,8 @@ def random_size(
     shape, scale, offset = gamma
     size = (offset + rng.gamma(shape, scale, len(extent))) * np.asarray(extent, dtype=float)
     whole = np.maximum(np.clip(size, *np.asarray(bounds, dtype=float)).astype(int), 1)
-    whole[np.argmax(size)] = max(whole.max(), 2)
+    if whole.max() < 2:
+        whole[np.argmax(size)] = 2
     return whole
 
 

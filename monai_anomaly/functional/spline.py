@@ -37,7 +37,11 @@ def spline_coefficients(images: Tensor) -> Tensor:
     """
     for axis in range(2, images.ndim):
         inverse = _inverse(images.shape[axis], images.dtype, images.device)
-        images = (images.movedim(axis, -1) @ inverse.T).movedim(-1, axis)
+        if axis == images.ndim - 1:
+            images = torch.mm(images.reshape(-1, len(inverse)), inverse.T).reshape(images.shape)
+        else:
+            flat = images.reshape(-1, len(inverse), math.prod(images.shape[axis + 1 :]))
+            images = torch.matmul(inverse, flat).reshape(images.shape)
     return images
 
 

@@ -373,3 +373,26 @@ def test_the_sparse_solver_refuses_tensors() -> None:
     image = torch.zeros(1, 5, 5)
     with pytest.raises(ValueError, match="NumPy"):
         poisson_blend(image, image, torch.ones(5, 5, dtype=torch.bool), (0, 0), solver="sparse")
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    target, source, mask = np.random.RandomState(0).rand(3, 12, 12), np.ones((3, 5, 5)), np.ones((5, 5), dtype=bool)
+    for arguments, message in (
+        ((target, source[:1], mask), "a target of 3 channels needs a source"),
+        ((target, source, mask[:4]), "a target of 3 channels needs a source"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            poisson_blend(*arguments, (2, 2))
+    with pytest.raises(ValueError, match=r"alpha must be in \[0, 1\]"):
+        poisson_blend(target, source, mask, (2, 2), "pii", 1.5)
+
+
+@pytest.mark.parametrize("as_tensor", [False, True])
+def test_integers_are_blended_as_floating_point(as_tensor: bool) -> None:
+    rng = np.random.RandomState(1)
+    target, source = rng.randint(0, 256, (1, 14, 14)).astype(np.uint8), rng.randint(0, 256, (1, 7, 7)).astype(np.uint8)
+    mask = np.ones((7, 7), dtype=bool)
+    given = [torch.from_numpy(value) if as_tensor else value for value in (target, source, mask)]
+    blended, _ = poisson_blend(*given, (3, 4))
+    expected, _ = poisson_blend(target.astype(np.float64), source.astype(np.float64), mask, (3, 4))
+    np.testing.assert_allclose(np.asarray(blended), expected, atol=1e-2)

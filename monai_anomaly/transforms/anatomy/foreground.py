@@ -176,3 +176,7 @@ class DifferentFromBackgroundd(AnatomyMaskd):
     """Dictionary version of :class:`DifferentFromBackground`."""
 
     finder = DifferentFromBackground
+
+
+AboveMinimumD = AboveMinimumDict = AboveMinimumd
+DifferentFromBackgroundD = DifferentFromBackgroundDict = DifferentFromBackgroundd

@@ -108,3 +108,6 @@ class LungMaskd(AnatomyMaskd):
     """Dictionary version of :class:`LungMask`."""
 
     finder = LungMask
+
+
+LungMaskD = LungMaskDict = LungMaskd

@@ -298,3 +298,6 @@ def _tight(patch: Patch, weight: np.ndarray) -> Patch | None:
     patch.corner = tuple(low + part.start for low, part in zip(patch.corner, box, strict=True))
     patch.weight = weight[box]
     return patch
+
+
+RandAnatPasteD = RandAnatPasteDict = RandAnatPasted

@@ -19,10 +19,11 @@ from ...functional.labelling import binary_label, mean_change
 from ...functional.shapes import DeformedShape
 from ...utils import Keys
 from .checks import check_choice, check_positive, check_range, name_of, prepare_image
-from .placing import PatchBatch, VoxelBatch, patch_batches
+from .placing import PatchBatch, VoxelBatch, patch_batches, rows_of
 from .plan import Frame, Patch, Plan, Sources, to_mask
 
 _HOMELESS = 5  # shapes that found no place, each after many tries, before an image is left as it is
+_ROUNDING = 1e-5  # changes below it, as a fraction of the value range, are none
 ON_EMPTY = ("ignore", "skip", "raise")
 
 
@@ -230,7 +231,7 @@ class RandAnomaly(RandomizableTransform):
             Keys.CLEAN: clean,
             Keys.LABEL: label,
             Keys.SUPPORT: support,
-            Keys.TARGET: (state.made & support.flatten(1).any(1)).long(),
+            Keys.TARGET: support.flatten(1).any(1).long(),
             Keys.TASK: torch.tensor([plan.task for plan in plans], device=clean.device),
         }
 
@@ -239,11 +240,14 @@ class RandAnomaly(RandomizableTransform):
         before = batch.values
         after = self.corruptor.apply(batch)
         if bounds is not None:
-            low, high = (bound[batch.rows].reshape(len(batch), -1, *[1] * (after.ndim - 2)) for bound in bounds)
+            low, high = (
+                rows_of(bound, batch.rows).reshape(len(batch), -1, *[1] * (after.ndim - 2)) for bound in bounds
+            )
             after = torch.minimum(torch.maximum(after, low), high)
         change = (after - before).abs().mean(1, keepdim=True)
-        tolerance = self.tolerance * (self.value_range[1] - self.value_range[0])
-        changed = ((change > tolerance) | (batch.masks & (change > 0))) & batch.valid
+        width = self.value_range[1] - self.value_range[0]
+        inside = batch.masks & (change > _ROUNDING * width)
+        changed = ((change > self.tolerance * width) | inside) & batch.valid
         state.write(batch, after, changed, changed | batch.masks if self.keep_mask else changed)
 
     def _range(self, clean: Tensor) -> tuple[Tensor, Tensor] | None:
@@ -286,7 +290,6 @@ class _State:
     def __init__(self, clean: Tensor) -> None:
         self.clean = clean
         self.canvas = torch.cat([clean, torch.zeros_like(clean[:, :1]).expand(-1, 2, *clean.shape[2:])], 1)
-        self.made = torch.zeros(len(clean), dtype=torch.bool, device=clean.device)
 
     @property
     def image(self) -> Tensor:
@@ -305,12 +308,12 @@ class _State:
             dim=1,
         )
         batch.put(self.canvas, new)
-        self.made[batch.rows] |= changed.flatten(1).any(1)
 
     def label(self, labeller: Callable[[Tensor, Tensor, Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Return images, labels and supports; what gets no label becomes what it was."""
         image, clean = self.image.contiguous(), self.clean
-        support = (self.canvas[:, -2:-1] > 0) & self.made.reshape(-1, *[1] * (clean.ndim - 1))
+        made = (image != clean).flatten(1).any(1)
+        support = (self.canvas[:, -2:-1] > 0) & made.reshape(-1, *[1] * (clean.ndim - 1))
         label = labeller(mean_change(image, clean, support), support, self.canvas[:, -1:])
         labelled = label > 0
         if bool((support != labelled).any()):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,7 +28,7 @@ def prepare_image(img: NdarrayOrTensor, dims: Sequence[int], who: str) -> Tensor
             + ("; add a channel first with EnsureChannelFirst" if image.ndim - 1 < min(dims) else "")
         )
     low, high = torch.aminmax(image)  # NaN if there is one; cheaper than a look at every value
-    if not (bool(torch.isfinite(low)) and bool(torch.isfinite(high))):
+    if not (math.isfinite(low) and math.isfinite(high)):
         raise ValueError(f"image {name_of(image)} holds NaN or infinite values: repair the file or leave it out")
     return image
 

@@ -137,3 +137,6 @@ class RandCoarseNoised(RandAnomalyd):
     """Dictionary version of :class:`RandCoarseNoise`."""
 
     corruption = RandCoarseNoise
+
+
+RandCoarseNoiseD = RandCoarseNoiseDict = RandCoarseNoised

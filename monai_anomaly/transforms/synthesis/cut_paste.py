@@ -355,3 +355,9 @@ def _rotated(batch: PatchBatch, corners: np.ndarray) -> Tensor:
 
 def _both(kwargs: dict[str, Any]) -> list[RandAnomaly]:
     return [RandCutPaste(task=CUT_PASTE, **kwargs), RandCutPasteScar(task=SCAR, **kwargs)]
+
+
+RandCutPasteD = RandCutPasteDict = RandCutPasted
+RandCutPasteScarD = RandCutPasteScarDict = RandCutPasteScard
+RandCutPasteUnionD = RandCutPasteUnionDict = RandCutPasteUniond
+RandCutPaste3WayD = RandCutPaste3WayDict = RandCutPaste3Wayd

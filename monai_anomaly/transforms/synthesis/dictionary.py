@@ -97,3 +97,6 @@ class RandAnomalyd(MapTransform, Randomizable):
             d[key] = result.pop(Keys.IMAGE)
             d.update({self.names[name]: value for name, value in result.items()})
         return d
+
+
+RandAnomalyD = RandAnomalyDict = RandAnomalyd

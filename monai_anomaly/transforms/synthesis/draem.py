@@ -133,3 +133,6 @@ class RandPerlinTextured(RandAnomalyd):
     """Dictionary version of :class:`RandPerlinTexture`."""
 
     corruption = RandPerlinTexture
+
+
+RandPerlinTextureD = RandPerlinTextureDict = RandPerlinTextured

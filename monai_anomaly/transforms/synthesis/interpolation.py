@@ -249,3 +249,7 @@ def _foreign(batch: PatchBatch | VoxelBatch) -> Tensor:
 
 def _floor(values: Tensor, step: float) -> Tensor:
     return (values / step).floor() if step > 0 else values
+
+
+RandFPID = RandFPIDict = RandFPId
+RandPIID = RandPIIDict = RandPIId

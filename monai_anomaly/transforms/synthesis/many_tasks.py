@@ -204,3 +204,10 @@ class RandFractalIntensityd(RandAnomalyd):
     """Dictionary version of :class:`RandFractalIntensity`."""
 
     corruption = RandFractalIntensity
+
+
+RandPoissonBlendD = RandPoissonBlendDict = RandPoissonBlendd
+RandSinkDeformD = RandSinkDeformDict = RandSinkDeformd
+RandSourceDeformD = RandSourceDeformDict = RandSourceDeformd
+RandSmoothIntensityD = RandSmoothIntensityDict = RandSmoothIntensityd
+RandFractalIntensityD = RandFractalIntensityDict = RandFractalIntensityd

@@ -97,3 +97,6 @@ class RandAnomalyMixtured(RandAnomalyd):
     """Dictionary version of :class:`RandAnomalyMixture`."""
 
     corruption = RandAnomalyMixture
+
+
+RandAnomalyMixtureD = RandAnomalyMixtureDict = RandAnomalyMixtured

@@ -272,3 +272,6 @@ def _provider(background: Sequence[float] | str, low: float, high: float) -> Dif
         raise ValueError(f'background must be a brightness and a difference, or "none", got {background!r}')
     level = (high - low) / GREY_LEVELS
     return DifferentFromBackground(low + background[0] * level, background[1] * level)
+
+
+RandNSAD = RandNSADict = RandNSAd

@@ -100,7 +100,7 @@ class PatchBatch(_Patches):
     def index(self) -> Tensor:
         """Place of each voxel in its flattened image, (N, prod P); that of the first voxel for padding."""
         index = linear_index(self.corners, self.size, self.images.shape[2:], self.images.device)
-        return torch.where(self.valid.flatten(1), index, index[:, :1])
+        return index if len(self) == 1 else torch.where(self.valid.flatten(1), index, index[:, :1])
 
     @property
     def whole(self) -> bool:
@@ -110,7 +110,7 @@ class PatchBatch(_Patches):
     def take(self, images: Tensor) -> Tensor:
         """Values of other maps of the images (B, K, *S) in the boxes, (N, K, *P)."""
         if self.whole:
-            return images[self.rows]
+            return rows_of(images, self.rows)
         return _take(images, self.rows, self.index).reshape(len(self), -1, *self.size)
 
     def put(self, images: Tensor, boxes: Tensor) -> None:
@@ -118,9 +118,10 @@ class PatchBatch(_Patches):
         if self.whole:
             images[self.rows] = boxes
         else:
-            valid = self.valid.flatten(2)
             values = boxes.flatten(2)
-            _put(images, self.rows, self.index, torch.where(valid, values, values[..., :1]))
+            if len(self) > 1:
+                values = torch.where(self.valid.flatten(2), values, values[..., :1])
+            _put(images, self.rows, self.index, values)
 
     def stack(self, arrays: Sequence[np.ndarray]) -> Tensor:
         """Stack one array (*P) for each patch, padded with zeros at the ends, (N, 1, *P)."""
@@ -214,15 +215,23 @@ def patch_batches(
     return [kind(images, [rows[i] for i in members], [patches[i] for i in members]) for members, _, _ in groups]  # type: ignore[return-value]
 
 
+def rows_of(images: Tensor, rows: Sequence[int]) -> Tensor:
+    """Some of the images; one alone is not copied."""
+    return images[rows[0] : rows[0] + 1] if len(rows) == 1 else images[list(rows)]
+
+
 def _take(images: Tensor, rows: Sequence[int], index: Tensor) -> Tensor:
     """Values (N, K, V) of images at the voxels (N, V)."""
     flat = images.flatten(2)
     if len(rows) == 1:
-        return flat[rows[0]][None, :, index[0]]
+        return rows_of(flat, rows).index_select(2, index[0])
     return flat[torch.tensor(rows, device=images.device)[:, None], :, index].movedim(-1, 1)
 
 
 def _put(images: Tensor, rows: Sequence[int], index: Tensor, values: Tensor) -> None:
     """Write values (N, K, V) at the voxels (N, V); one that is named twice must have one value."""
     flat = images.view(*images.shape[:2], -1)
+    if len(rows) == 1:
+        rows_of(flat, rows).index_copy_(2, index[0], values)
+        return
     flat[torch.tensor(rows, device=images.device)[:, None], :, index] = values.movedim(1, -1)

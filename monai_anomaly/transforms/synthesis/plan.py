@@ -101,8 +101,7 @@ class Frame:
         item = self.sources[index]
         if isinstance(item, dict):
             foreground = item.get(Keys.FOREGROUND)
-            mask = None if foreground is None else to_mask(foreground)
-            return item[Keys.IMAGE], mask if mask is not None and mask.any() else None, index
+            return item[Keys.IMAGE], None if foreground is None else to_mask(foreground), index
         return item, None, index
 
 

@@ -52,7 +52,8 @@ class RandomSourceBox:
         max_angle: largest rotation in radians, paper's default pi/4.
         scale: mean of the exponential distribution of s - 1, where the part is enlarged by s or by 1/s; default 0.1.
         largest: most that the part may measure as a fraction of the foreign image, default 0.8.
-        max_attempts: foreign images tried before the patch is given up, default 10.
+        max_attempts: foreign images tried before the patch is given up, default 10; one whose foreground is empty or
+            too near its border for the part makes way for another.
     """
 
     def __init__(

@@ -180,8 +180,8 @@ def test_the_push_is_uniform_and_the_center_any_voxel() -> None:
 def test_pushes_as_fractions_and_in_millimeters() -> None:
     fractions = [p.parameters["push"] for p in draw_warps((0.03, 0.03), unit="fraction")]
     assert np.allclose(fractions, 0.03 * 80)
-    millimeters = [p.parameters["push"] for p in draw_warps((1.5, 1.5), unit="mm", spacing=(0.5, 0.5))]
-    assert np.allclose(millimeters, 3.0)
+    millimeters = [p.parameters["exponent"] for p in draw_warps((1.5, 1.5), unit="mm", spacing=(0.5, 0.5))]
+    assert np.allclose(millimeters, [p.parameters["exponent"] for p in draw_warps((3.0, 3.0), unit="voxel")])
 
 
 def test_a_shape_of_one_voxel_is_not_warped() -> None:
