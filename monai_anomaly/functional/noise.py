@@ -27,7 +27,7 @@ def gradient_noise(
         intervals: number of lattice intervals along each axis; need not be whole, need not divide the size.
 
     Returns:
-        (*shape), float64, zero at the lattice points; in 2D within +- sqrt(1/2).
+        a field of that shape, float64, zero at the lattice points; in 2D within +- sqrt(1/2).
 
     Reference:
         K. Perlin: "Improving Noise", SIGGRAPH 2002.
@@ -57,7 +57,7 @@ def fractal_noise(rng: np.random.RandomState, shape: Sequence[int]) -> np.ndarra
         shape: size of the field (D numbers).
 
     Returns:
-        (*shape), float64; 0.5 everywhere where the noise is constant.
+        a field of that shape, float64; 0.5 everywhere where the noise is constant.
 
     Reference:
         M. Baugh et al.: "Image-conditioned Diffusion Models for Medical Anomaly Detection", 2024 (its code).
@@ -97,7 +97,7 @@ def coarse_noise(
         roll: whether the field is shifted; default True.
 
     Returns:
-        grid (C, *resolution), float32, and shift in voxels along each axis.
+        grid (C, R, ...), float32, and shift in voxels along each axis.
 
     Raises:
         ValueError: when ``resolution`` is not of as many axes as ``shape``.
@@ -111,7 +111,7 @@ def coarse_noise(
 
 
 def coarse_field(grid: Tensor, shape: Sequence[int], shift: Sequence[Sequence[int]]) -> Tensor:
-    """Enlarge coarse noise (B, C, *R) to (B, C, *shape), linearly with aligned corners, and shift each sample.
+    """Enlarge coarse noise (B, C, R, ...) to a shape, linearly with aligned corners, and shift each sample.
 
     Reference:
         A. Kascenas, N. Pugeault, A. Q. O'Neil: "Denoising Autoencoders for Unsupervised Anomaly Detection in Brain
