@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Protocol
 
@@ -45,9 +47,10 @@ class Corruptor(Protocol):
     """Changes the voxels of a patch."""
 
     smallest: int
-    """voxels that a box must have along every axis."""
+    """voxels that a box must have along every axis; 1 where there is no such attribute."""
     voxels: bool
-    """whether it takes the voxels of the masks as lists (:class:`VoxelBatch`), else whole boxes."""
+    """whether it takes the voxels of the masks as lists (:class:`VoxelBatch`), else, and where there is no such
+    attribute, boxes (:class:`PatchBatch`)."""
 
     def draw(self, rng: np.random.RandomState, patch: Patch, frame: Frame) -> Patch | None:
         """Draw what the patch lacks: source, weight, parameters; None where this patch cannot be had."""
@@ -55,7 +58,8 @@ class Corruptor(Protocol):
     def apply(self, batch: Any) -> Tensor:
         """Return the values of a :class:`PatchBatch` (N, C, *P) or a :class:`VoxelBatch` (N, C, M) corrupted.
 
-        It draws nothing. The padding may hold anything.
+        It draws nothing. The padding of boxes may hold anything; that of lists is a voxel named again, and must get
+        that voxel's value.
         """
 
 
@@ -142,6 +146,7 @@ class RandAnomaly(RandomizableTransform):
         check_positive(value_range=self.value_range[1] - self.value_range[0])
         self.max_attempts = max_attempts
         self.task = task
+        self._warned = False
 
     def __call__(
         self,
@@ -191,6 +196,7 @@ class RandAnomaly(RandomizableTransform):
         self, image: Tensor, foreground: NdarrayOrTensor | None = None, sources: Sources | None = None
     ) -> Frame | None:
         """Describe an image to the parts; None where its foreground is empty and ``on_empty`` is "skip"."""
+        self._check_range(image)
         if foreground is None and self.foreground is not None:
             foreground = self.foreground(image)
         mask = None if foreground is None else to_mask(foreground)
@@ -206,6 +212,25 @@ class RandAnomaly(RandomizableTransform):
         if spacing is not None and len(spacing) != image.ndim - 1:
             spacing = None  # a slice that was indexed out of a volume keeps the affine of the volume
         return Frame(image, mask, sources if self.source is None else self.source, spacing, self.value_range)
+
+    def _check_range(self, image: Tensor) -> None:
+        """Warn of an image that is not scaled as the strengths of the anomalies suppose."""
+        if self._warned:
+            return
+        (low, high), (lowest, highest) = self.value_range, torch.aminmax(image)
+        if lowest < low - (high - low) or highest > high + (high - low):
+            self._warned = True  # once: a whole data set is scaled alike
+            warnings.warn(
+                f"image {name_of(image)} holds values from {float(lowest):.4g} to {float(highest):.4g}, far beyond the "
+                f"value_range {self.value_range} of {type(self).__name__}: scale it first, or give its value_range, "
+                "else anomalies may be too weak to see",
+                stacklevel=2,
+            )
+
+    @property
+    def needs_source(self) -> bool:
+        """Whether it pastes from other images, and has none of its own."""
+        return self.source is None and bool(getattr(self.corruptor, "foreign", False))
 
     def apply(self, images: Tensor, plans: Sequence[Plan]) -> dict[str, Tensor]:
         """Make the drawn anomalies.
@@ -239,12 +264,17 @@ class RandAnomaly(RandomizableTransform):
         """Corrupt the patches of a batch, undo what is too small to count, and write the rest."""
         before = batch.values
         after = self.corruptor.apply(batch)
+        if after.shape != before.shape:
+            name, given, wanted = type(self.corruptor).__name__, tuple(after.shape), tuple(before.shape)
+            raise ValueError(f"{name}.apply must return as many values as it got, {wanted}, but returned {given}")
         if bounds is not None:
             low, high = (
                 rows_of(bound, batch.rows).reshape(len(batch), -1, *[1] * (after.ndim - 2)) for bound in bounds
             )
             after = torch.minimum(torch.maximum(after, low), high)
         change = (after - before).abs().mean(1, keepdim=True)
+        if not math.isfinite(change.sum()):
+            raise ValueError(f"{type(self.corruptor).__name__}.apply returned NaN or infinite values")
         width = self.value_range[1] - self.value_range[0]
         inside = batch.masks & (change > _ROUNDING * width)
         changed = ((change > self.tolerance * width) | inside) & batch.valid
@@ -260,13 +290,13 @@ class RandAnomaly(RandomizableTransform):
         return clean.new_full((len(clean), 1), self.clip[0]), clean.new_full((len(clean), 1), self.clip[1])
 
     def _draw(self, rng: np.random.RandomState, frame: Frame) -> Patch | None:
-        homeless = 0
+        homeless, smallest = 0, getattr(self.corruptor, "smallest", 1)
         for _ in range(self.max_attempts):
             shape = self.shape(rng, frame)
             if shape is None:
                 continue
-            mask = shape.mask if isinstance(shape, DeformedShape) else shape
-            if min(mask.shape) < self.corruptor.smallest or not mask.any():
+            mask = np.asarray(shape.mask if isinstance(shape, DeformedShape) else shape, dtype=bool)
+            if min(mask.shape) < smallest or not mask.any():
                 continue
             corner = self.placement(rng, mask, frame)
             if corner is None:
@@ -276,7 +306,7 @@ class RandAnomaly(RandomizableTransform):
                 continue
             patch = Patch(*clip_to_image(mask, corner, frame.shape))
             patch.shape = shape if isinstance(shape, DeformedShape) else None
-            if min(patch.mask.shape) < self.corruptor.smallest or not patch.mask.any():
+            if min(patch.mask.shape) < smallest or not patch.mask.any():
                 continue
             drawn = self.corruptor.draw(rng, patch, frame)
             if drawn is not None:
@@ -321,12 +351,19 @@ class _State:
         return image, label, labelled
 
 
+def with_meta_of(image: Tensor, values: Tensor) -> Tensor:
+    """Give values the meta data of an image, if it has any, and its trace of transforms, which can then be undone."""
+    if not isinstance(image, MetaTensor):
+        return values
+    return MetaTensor(values, meta=dict(image.meta), applied_operations=list(image.applied_operations))
+
+
 def sample_of(result: dict[str, Tensor], plan: Plan, image: Tensor) -> dict[str, Any]:
     """Take the only image out of a batch of one; maps get the meta data of the image."""
     sample: dict[str, Any] = {}
     for key in (Keys.IMAGE, Keys.CLEAN, Keys.LABEL, Keys.SUPPORT):
         value = result[key][0]
-        sample[key] = MetaTensor(value, meta=dict(image.meta)) if isinstance(image, MetaTensor) else value
+        sample[key] = with_meta_of(image, value)
     sample[Keys.TARGET] = int(result[Keys.TARGET][0])
     sample[Keys.TASK] = int(result[Keys.TASK][0])
     sample[Keys.PARAMS] = json.dumps(plan.describe())

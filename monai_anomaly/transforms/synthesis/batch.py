@@ -30,6 +30,8 @@ class BatchAnomaly(Randomizable):
     """
 
     def __init__(self, corruption: RandAnomaly | RandAnomalyMixture) -> None:
+        if not isinstance(corruption, (RandAnomaly, RandAnomalyMixture)):
+            raise ValueError(f"corruption must be the array version of one, got {type(corruption).__name__}")
         self.corruption = corruption
 
     def __call__(self, images: Tensor, foreground: Tensor | None = None) -> dict[str, Any]:
@@ -44,9 +46,15 @@ class BatchAnomaly(Randomizable):
             ``params``, one text an image.
 
         Raises:
-            ValueError: when the images are not finite or have too few axes.
+            ValueError: when the images are not finite or have too few axes, or when there is one image alone and the
+                corruption pastes from others.
         """
         batch = images.as_tensor() if isinstance(images, MetaTensor) else images
+        if len(batch) == 1 and self.corruption.needs_source:
+            raise ValueError(
+                "a batch must have at least two images to paste from each other: set drop_last=True in the loader, or "
+                "give the corruption a source"
+            )
         if batch.ndim < 4:
             raise ValueError(f"BatchAnomaly takes images (B, C, *S), got {tuple(batch.shape)}")
         clean = prepare_image(batch.flatten(0, 1), self.corruption.dims, type(self.corruption).__name__).reshape(

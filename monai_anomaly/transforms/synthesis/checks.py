@@ -56,3 +56,10 @@ def check_range(name: str, value: Sequence[float], low: float = -np.inf, high: f
     if len(value) != 2 or not low <= value[0] <= value[1] <= high:
         raise ValueError(f"{name} must be two ascending numbers in [{low}, {high}], got {value!r}")
     return float(value[0]), float(value[1])
+
+
+def check_sizes(unit: str, **sizes: object) -> None:
+    """Raise a ValueError where a size is left to its default, a fraction, though it counts in another unit."""
+    missing = [name for name, value in sizes.items() if value is None]
+    if unit != "fraction" and missing:
+        raise ValueError(f"the defaults are fractions of the image: with unit={unit!r} give {' and '.join(missing)}")

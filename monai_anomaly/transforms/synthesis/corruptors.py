@@ -17,9 +17,9 @@ from ...functional.deformation import KINDS, push_exponent, radial_factor
 from ...functional.noise import fractal_noise
 from ...functional.shapes import relative_radius
 from ...functional.spline import REACH, sample_spline
-from .checks import check_choice, check_positive, check_range
+from .checks import check_choice, check_positive, check_range, check_sizes
 from .placing import PatchBatch, VoxelBatch
-from .plan import Frame, Patch
+from .plan import UNITS, Frame, Patch
 from .sources import SamePlace, SourceBox, source_boxes, stacked_sources
 
 
@@ -32,6 +32,7 @@ class AlphaBlend:
 
     smallest = 1
     voxels = True
+    foreign = True
 
     def __init__(self, alpha: Sequence[float] = (0.05, 0.95)) -> None:
         self.alpha = check_range("alpha", alpha, 0, 1)
@@ -60,6 +61,7 @@ class PoissonBlend:
 
     smallest = SMALLEST_BOX
     voxels = False
+    foreign = True
 
     def __init__(
         self,
@@ -104,9 +106,11 @@ class RadialWarp:
     smallest = 3
     voxels = True
 
-    def __init__(self, kind: str, push: Sequence[float] = (0.5 / 256, 10 / 256), unit: str = "fraction") -> None:
+    def __init__(self, kind: str, push: Sequence[float] | None = None, unit: str = "fraction") -> None:
         check_choice("kind", kind, KINDS)
-        check_choice("unit", unit, ("fraction", "voxel", "mm"))
+        check_choice("unit", unit, UNITS)
+        check_sizes(unit, push=push)
+        push = (0.5 / 256, 10 / 256) if push is None else push
         self.kind = kind
         self.push = check_range("push", push, 0)
         self.unit = unit

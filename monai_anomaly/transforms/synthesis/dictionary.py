@@ -86,6 +86,13 @@ class RandAnomalyd(MapTransform, Randomizable):
         """Return the sample with its image corrupted; its other images are left alone."""
         d = dict(data)
         for key in self.key_iterator(d):
+            if self.names[Keys.CLEAN] in d:
+                raise ValueError(
+                    f'key "{key}": the sample has a "{self.names[Keys.CLEAN]}" image, so it was corrupted before; take '
+                    "OneOf or RandAnomalyMixture for one of several corruptions, or give the results other keys"
+                )
+            if self.source_key is not None and self.source_key not in d:
+                raise ValueError(f'key "{key}": the sample has no "{self.source_key}", the image to paste from')
             try:
                 result = self.transform(
                     d[key],

@@ -70,6 +70,7 @@ class TextureBlend(AlphaBlend):
         low, high = check_range("beta", beta, 0, 1)
         super().__init__((1 - high, 1 - low))
         self.texture = texture
+        self.foreign = texture.texture == "source" and not texture.files
 
     def draw(self, rng: np.random.RandomState, patch: Patch, frame: Frame) -> Patch | None:
         """Draw the opacity and the texture."""

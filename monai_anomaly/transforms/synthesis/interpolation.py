@@ -22,7 +22,7 @@ from .dictionary import RandAnomalyd
 from .placements import CenterPlacement
 from .placing import PatchBatch, VoxelBatch
 from .plan import Frame, Patch, Sources
-from .shapes import RandomBox
+from .shapes import HALF_WIDTH, RandomBox
 from .sources import SamePlace, source_boxes, stacked_sources
 
 Labeller = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -61,7 +61,7 @@ class RandFPI(RandAnomaly):
     def __init__(
         self,
         source: Sources | None = None,
-        half_width: Sequence[float] = (0.05, 0.2),
+        half_width: Sequence[float] | None = None,
         core: float = 0.8,
         alpha: Sequence[float] = (0.05, 0.95),
         label: str = "factor",
@@ -118,7 +118,7 @@ class RandPII(RandAnomaly):
     def __init__(
         self,
         source: Sources | None = None,
-        half_width: Sequence[float] = (0.05, 0.2),
+        half_width: Sequence[float] | None = None,
         core: float = 0.8,
         alpha: Sequence[float] = (0.05, 0.95),
         label: str = "factor",
@@ -134,7 +134,7 @@ class RandPII(RandAnomaly):
         corruptor: Corruptor = PoissonBlend("pii", alpha, ForeignPlace())
         least = _absolute(settings)
         if compat == "upd":
-            shape = WholeWidthBox(half_width)
+            shape = WholeWidthBox(HALF_WIDTH if half_width is None else half_width)
             corruptor = WhereDifferent(corruptor, "source", least, floor=True)
         elif compat == "published":
             corruptor = WhereDifferent(corruptor, "result", least, floor=True)
@@ -188,6 +188,7 @@ class WhereDifferent:
         self.floor = floor
         self.smallest = corruptor.smallest
         self.voxels = corruptor.voxels
+        self.foreign = getattr(corruptor, "foreign", False)
 
     def draw(self, rng: np.random.RandomState, patch: Patch, frame: Frame) -> Patch | None:
         """Draw the corruption."""

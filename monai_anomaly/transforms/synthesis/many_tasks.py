@@ -93,7 +93,7 @@ class RandSinkDeform(ManyTasksAnomaly):
     """
 
     def __init__(self, push: Sequence[float] | None = None, push_unit: str = "fraction", **kwargs: Any) -> None:
-        push = _push(**kwargs) if push is None else push
+        push = _push(**kwargs) if push is None and push_unit == "fraction" else push
         super().__init__(RadialWarp("sink", push, push_unit), **kwargs)
 
 
@@ -107,7 +107,7 @@ class RandSourceDeform(ManyTasksAnomaly):
     """
 
     def __init__(self, push: Sequence[float] | None = None, push_unit: str = "fraction", **kwargs: Any) -> None:
-        push = _push(**kwargs) if push is None else push
+        push = _push(**kwargs) if push is None and push_unit == "fraction" else push
         super().__init__(RadialWarp("source", push, push_unit), **kwargs)
 
 

@@ -52,6 +52,11 @@ class RandAnomalyMixture(RandomizableTransform):
         """Spatial dimensions that all corruptions are defined for."""
         return tuple(sorted(set.intersection(*(set(task.dims) for task in self.tasks))))
 
+    @property
+    def needs_source(self) -> bool:
+        """Whether one of the corruptions pastes from other images, and has none of its own."""
+        return any(task.needs_source for task in self.tasks)
+
     def __call__(
         self,
         img: NdarrayOrTensor,

@@ -186,6 +186,7 @@ class PartBlend:
 
     smallest = SMALLEST_BOX
     voxels = False
+    foreign = True
 
     def __init__(self, mode: str, part: MovedPart, alpha: Sequence[float], erode: int = 0) -> None:
         if erode < 0:

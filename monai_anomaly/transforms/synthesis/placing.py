@@ -158,6 +158,12 @@ class VoxelBatch(_Patches):
         return self.masks
 
     @cached_property
+    def named_once(self) -> Tensor:
+        """Which are no padding, (N, 1, M), bool: for means and the like."""
+        counts = np.array([[len(patch.voxels)] for patch in self.patches])
+        return torch.from_numpy(np.arange(counts.max()) < counts)[:, None].to(self.images.device)
+
+    @cached_property
     def index(self) -> Tensor:
         """Place of each voxel in its flattened image, (N, M)."""
         shape = self.images.shape[2:]

@@ -86,7 +86,8 @@ class Frame:
             return np.ones(len(self.shape))
         if self.spacing is None:
             raise ValueError(
-                'unit="mm" needs a MetaTensor with an affine: load the image with LoadImage, or give voxels'
+                'unit="mm" needs a MetaTensor whose affine has as many axes as the image: load it with LoadImage, take '
+                "a slice with SpatialCrop and SqueezeDim instead of an index, or give voxels"
             )
         return 1 / np.asarray(self.spacing)
 
@@ -99,10 +100,20 @@ class Frame:
             )
         index = int(rng.randint(len(self.sources)))
         item = self.sources[index]
-        if isinstance(item, dict):
-            foreground = item.get(Keys.FOREGROUND)
-            return item[Keys.IMAGE], None if foreground is None else to_mask(foreground), index
-        return item, None, index
+        image, foreground = (
+            (item, None)
+            if not isinstance(item, dict)
+            else (
+                item.get(Keys.IMAGE),
+                item.get(Keys.FOREGROUND),
+            )
+        )
+        if not isinstance(image, Tensor):
+            raise ValueError(
+                f"source {index} must be a tensor or a dict with one as image, got {type(image).__name__}: put a "
+                "datalist and the transforms that load it into an ImageSource"
+            )
+        return image, None if foreground is None else to_mask(foreground), index
 
 
 @dataclass

@@ -10,10 +10,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...functional.shapes import DeformedShape, deform_shape, random_size
-from .checks import check_choice, check_positive, check_range
+from .checks import check_choice, check_positive, check_range, check_sizes
 from .plan import UNITS, Frame
 
+BOUNDS = (0.06, 0.8)
 GAMMA = (2.0, 0.1, 0.03)
+HALF_WIDTH = (0.05, 0.2)
 _VISIBLE = 0.02
 
 
@@ -21,9 +23,11 @@ class RandomDeformedShape:
     """Sheared and rotated boxes and ellipsoids of many-tasks.
 
     Args:
-        bounds: smallest and largest size along each axis; paper's default (0.06, 0.8) of the image.
-        gamma: shape, scale and offset of the size, ``(offset + Gamma(shape, scale))``; paper's default (2, 0.1, 0.03).
-        unit: what sizes count in: "fraction" of the image (default), "voxel" or "mm".
+        bounds: smallest and largest size along each axis, in ``unit``; paper's default (0.06, 0.8) of the image.
+        gamma: shape, scale and offset of the size, ``(offset + Gamma(shape, scale))``, the latter two in ``unit``;
+            paper's default (2, 0.1, 0.03) of the image.
+        unit: what sizes count in: "fraction" of the image (default), "voxel" or "mm", for which bounds and gamma must
+            be given, e.g. (10, 40) and (2, 5, 10).
         kind: "box", "ellipsoid" or "either" (default).
         shear_std: standard deviation of the shear, paper's default 0.2.
         max_angle: largest rotation in radians, paper's default pi/2.
@@ -37,16 +41,18 @@ class RandomDeformedShape:
 
     def __init__(
         self,
-        bounds: Sequence[float] = (0.06, 0.8),
-        gamma: Sequence[float] = GAMMA,
+        bounds: Sequence[float] | None = None,
+        gamma: Sequence[float] | None = None,
         unit: str = "fraction",
         kind: str = "either",
         shear_std: float = 0.2,
         max_angle: float = np.pi / 2,
         relative_to: str = "image",
     ) -> None:
-        self.bounds = check_range("bounds", bounds, 0)
         check_choice("unit", unit, UNITS)
+        check_sizes(unit, bounds=bounds, gamma=gamma)
+        bounds, gamma = BOUNDS if bounds is None else bounds, GAMMA if gamma is None else gamma
+        self.bounds = check_range("bounds", bounds, 0)
         check_choice("kind", kind, ("box", "ellipsoid", "either"))
         check_choice("relative_to", relative_to, ("image", "foreground"))
         if relative_to == "foreground" and unit != "fraction":
@@ -87,14 +93,15 @@ class RandomBox:
     """Boxes without rotation: FPI's and PII's, half as wide as drawn on either side of their center.
 
     Args:
-        half_width: smallest and largest half width; published default (0.05, 0.2) of the first axis.
-        unit: what it counts in: "fraction" (default), "voxel" or "mm".
+        half_width: smallest and largest half width, in ``unit``; published default (0.05, 0.2) of the first axis.
+        unit: what it counts in: "fraction" (default), "voxel" or "mm", for which it must be given.
         cube: whether all axes share one half width, in voxels or mm (default, as published); else each its own.
     """
 
-    def __init__(self, half_width: Sequence[float] = (0.05, 0.2), unit: str = "fraction", cube: bool = True) -> None:
-        self.half_width = check_range("half_width", half_width, 0)
+    def __init__(self, half_width: Sequence[float] | None = None, unit: str = "fraction", cube: bool = True) -> None:
         check_choice("unit", unit, UNITS)
+        check_sizes(unit, half_width=half_width)
+        self.half_width = check_range("half_width", HALF_WIDTH if half_width is None else half_width, 0)
         self.unit = unit
         self.cube = cube
 

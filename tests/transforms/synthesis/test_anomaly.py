@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,15 +13,22 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
+from monai.transforms import Compose, Resized
 
 from monai_anomaly.transforms import (
+    BatchAnomaly,
     FixedPlacement,
     Frame,
     Patch,
     RandAnomaly,
+    RandAnomalyMixture,
+    RandCutPaste3Way,
+    RandFPI,
+    RandFPId,
     RandFractalIntensity,
     RandomDeformedShape,
     RandSinkDeform,
+    RandSinkDeformd,
     RandSmoothIntensity,
     UniformPlacement,
     many_tasks,
@@ -163,7 +171,7 @@ def test_a_slice_indexed_out_of_a_volume_has_no_spacing() -> None:
     volume = MetaTensor(torch.rand(1, 24, 24, 6), affine=torch.diag(torch.tensor([1.0, 2.0, 3.0, 1.0])))
     assert RandSmoothIntensity().set_random_state(0)(volume[..., 3])["target"] == 1
     with pytest.raises(ValueError, match='unit="mm" needs a MetaTensor'):
-        RandSmoothIntensity(shape=RandomDeformedShape((3, 9), unit="mm"))(volume[..., 3])
+        RandSmoothIntensity(shape=RandomDeformedShape((3, 9), (2, 1, 3), unit="mm"))(volume[..., 3])
 
 
 def test_the_edition_sets_the_push_of_a_warp_alone() -> None:
@@ -191,4 +199,118 @@ def test_shapes_of_the_diffusion_edition_can_be_seen() -> None:
     drawn = [part(rng, frame) for _ in range(200)]
     assert all(shape is None or shape.mask.sum() >= 0.02**2 * 100**2 for shape in drawn)
     with pytest.raises(ValueError, match="counts in fractions"):
-        RandomDeformedShape(relative_to="foreground", unit="mm")
+        RandomDeformedShape((3, 9), (2, 1, 3), relative_to="foreground", unit="mm")
+
+
+@pytest.mark.parametrize(
+    ("make", "missing"),
+    [
+        (lambda: RandomDeformedShape(unit="mm"), "bounds and gamma"),
+        (lambda: RandomDeformedShape((5, 9), unit="voxel"), "gamma"),
+        (lambda: RandFPI(unit="mm"), "half_width"),
+        (lambda: RandSinkDeform(push_unit="mm"), "push"),
+    ],
+)
+def test_default_sizes_are_fractions_and_nothing_else(make: Any, missing: str) -> None:
+    with pytest.raises(ValueError, match=f"defaults are fractions of the image: with unit='.*' give {missing}$"):
+        make()
+
+
+def test_an_image_far_beyond_the_value_range_is_told_once() -> None:
+    scan = MetaTensor(ramp() * 300, meta={"filename_or_obj": "scan.png"})
+    transform = square(0.2)
+    with pytest.warns(
+        UserWarning, match=r"scan.png holds values from 30 to 210, far beyond the value_range \(0.0, 1.0\)"
+    ):
+        transform(scan)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        transform(scan)
+        square(0.2, value_range=(0, 255))(scan)
+        square(0.2)(ramp() * 2 - 0.5)  # a little beyond is no mistake
+
+
+def test_transforms_before_a_corruption_can_be_undone() -> None:
+    scan = MetaTensor(torch.rand(1, 20, 30), affine=torch.eye(4))
+    pipeline = Compose([Resized("image", spatial_size=(10, 15)), RandSinkDeformd("image")])
+    result = pipeline({"image": scan})
+    assert pipeline.inverse(result)["image"].shape == (1, 20, 30)
+
+
+def test_a_sample_is_corrupted_once() -> None:
+    twice = Compose([RandSinkDeformd("image"), RandSinkDeformd("image")])
+    with pytest.raises(RuntimeError) as caught:
+        twice({"image": torch.rand(1, 20, 20)})
+    assert "corrupted before" in str(caught.value.__cause__)
+
+
+class Wrong:
+    """A corruptor with a mistake."""
+
+    def __init__(self, result: Any) -> None:
+        self.result = result
+
+    def draw(self, rng: np.random.RandomState, patch: Patch, frame: Frame) -> Patch:
+        return patch
+
+    def apply(self, batch: Any) -> torch.Tensor:
+        return self.result(batch.boxes)
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        (
+            lambda boxes: boxes.mean((2, 3)),
+            r"Wrong.apply must return as many values as it got, \(1, 1, 6, 6\), but returned",
+        ),
+        (lambda boxes: boxes * torch.nan, "Wrong.apply returned NaN or infinite values"),
+    ],
+)
+def test_mistakes_of_an_own_corruptor(result: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        RandAnomaly(Mask(np.ones((6, 6), dtype=float)), FixedPlacement(), Wrong(result))(ramp())
+
+
+class MeanFill:
+    """Sets the voxels of a list to their mean."""
+
+    smallest, voxels = 1, True
+
+    def draw(self, rng: np.random.RandomState, patch: Patch, frame: Frame) -> Patch:
+        return patch
+
+    def apply(self, batch: Any) -> torch.Tensor:
+        counted = batch.values * batch.named_once
+        mean = counted.sum(-1, keepdim=True) / batch.named_once.sum(-1, keepdim=True)
+        return mean.expand_as(batch.values)
+
+
+def test_an_own_corruptor_of_lists_of_voxels_gives_the_same_alone_and_in_a_batch() -> None:
+    images = torch.rand(6, 1, 40, 40, generator=torch.Generator().manual_seed(0))
+    corruption = RandAnomaly(RandomDeformedShape(), UniformPlacement(), MeanFill())
+    alone = [corruption.set_random_state(3)(images[0]), *(corruption(image) for image in images[1:])]
+    together = BatchAnomaly(corruption).set_random_state(3)(images)
+    for row, sample in enumerate(alone):
+        torch.testing.assert_close(together["image"][row], sample["image"])
+        inside = sample["support"]
+        assert float(sample["image"][inside].std()) < 1e-6
+
+
+def test_sources_that_are_no_images() -> None:
+    with pytest.raises(ValueError, match="source 0 must be a tensor .* got NoneType: put a datalist .* ImageSource"):
+        RandFPI([{"file": "scan.png"}])(ramp())
+    with pytest.raises(ValueError, match='key "image": the sample has no "other"'):
+        RandFPId("image", source_key="other")({"image": ramp()})
+
+
+def test_what_cannot_be_batched() -> None:
+    for given in (RandFPId("image"), RandCutPaste3Way()):
+        with pytest.raises(ValueError, match="corruption must be the array version of one, got Rand"):
+            BatchAnomaly(given)
+    with pytest.raises(ValueError, match="at least two images"):
+        BatchAnomaly(RandAnomalyMixture(many_tasks()))(torch.rand(1, 1, 32, 32))
+    source = torch.rand(3, 1, 32, 32)
+    assert BatchAnomaly(RandFPI(source=list(source))).set_random_state(0)(torch.rand(1, 1, 32, 32))["target"].shape == (
+        1,
+    )
