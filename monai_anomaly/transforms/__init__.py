@@ -1,6 +1,12 @@
 # Copyright (c) monai_anomaly contributors
 # SPDX-License-Identifier: Apache-2.0
 
+"""Transforms: loading and scaling, labels, masks of the anatomy, synthetic anomalies, and what follows an inferer.
+
+A dictionary version, whose name ends in ``d``, takes the keys and names of :class:`RandAnomalyd` (or of MONAI's
+``MapTransform``), and all arguments of its array version.
+"""
+
 from __future__ import annotations
 
 from .anatomy.foreground import (
@@ -41,9 +47,7 @@ from .synthesis.anat_paste import (
     RandAnatPasted,
     RandAnatPasteDict,
 )
-from .synthesis.anomaly import (
-    RandAnomaly,
-)
+from .synthesis.anomaly import Corruptor, Placement, RandAnomaly, ShapeMaker
 from .synthesis.batch import (
     BatchAnomaly,
 )
@@ -141,6 +145,7 @@ from .synthesis.placements import (
     ForegroundPlacement,
     UniformPlacement,
 )
+from .synthesis.placing import PatchBatch, VoxelBatch
 from .synthesis.plan import (
     Frame,
     Patch,
@@ -155,6 +160,7 @@ from .synthesis.sources import (
     ImageSource,
     RandomSourceBox,
     SamePlace,
+    SourceBox,
 )
 
 __all__ = [
@@ -167,6 +173,7 @@ __all__ = [
     "AnatomyMaskd",
     "BatchAnomaly",
     "CenterPlacement",
+    "Corruptor",
     "DifferentFromBackground",
     "DifferentFromBackgroundD",
     "DifferentFromBackgroundDict",
@@ -187,6 +194,8 @@ __all__ = [
     "ManyTasksAnomaly",
     "NOT_ANNOTATED",
     "Patch",
+    "PatchBatch",
+    "Placement",
     "Plan",
     "PoissonBlend",
     "PrepareLabel",
@@ -280,7 +289,10 @@ __all__ = [
     "ScoreMapD",
     "ScoreMapDict",
     "ScoreMapd",
+    "ShapeMaker",
+    "SourceBox",
     "UniformPlacement",
+    "VoxelBatch",
     "many_tasks",
     "read_map",
     "resize_to_source",

@@ -40,6 +40,8 @@ from .synthesis.many_tasks import (
 from .synthesis.nsa import RandNSA
 
 LARGEST = {2: 256, 3: 96}
+SMALLEST = 16
+FIGURES = (".png", ".jpg", ".jpeg", ".pdf")
 FOREGROUNDS: dict[str, Callable[[Tensor], Tensor | None]] = {
     "none": lambda image: None,
     "above-minimum": AboveMinimum(),
@@ -121,8 +123,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> None:
-    if options.seeds < 1:
-        raise ValueError(f"--seeds must be 1 or more, got {options.seeds}")
+    _check(options)
     names = options.corruptions or list(CORRUPTIONS)
     if unknown := [name for name in names if name not in CORRUPTIONS]:
         raise ValueError(f"--corruptions: no corruption is called {unknown}, choose from {', '.join(CORRUPTIONS)}")
@@ -137,6 +138,26 @@ def _run(options: argparse.Namespace) -> None:
         with atomic_path(options.figure) as temporary:
             contact_sheet(galleries).savefig(temporary, dpi=100)
         print(options.figure)
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Refuse what would fail, or make no sense, only after all has been computed."""
+    if options.seeds < 1:
+        raise ValueError(f"--seeds must be 1 or more, got {options.seeds}")
+    if options.spatial_size and min(options.spatial_size) < SMALLEST:
+        raise ValueError(f"--spatial_size must be {SMALLEST} or more, got {min(options.spatial_size)}")
+    if options.output.is_dir():
+        raise ValueError(f"--output {options.output} is a folder: give the name of a file in it")
+    if options.figure is not None and options.figure.suffix.lower() not in FIGURES:
+        raise ValueError(f"--figure {options.figure} must end in {', '.join(FIGURES)}")
+    first = options.foreground[0]
+    if first not in FOREGROUNDS and not Path(first).exists():
+        raise ValueError(f"--foreground {first} is neither a mask file nor one of {', '.join(FOREGROUNDS)}")
+    for path in [*options.image, *options.source, *options.other]:
+        if not Path(path).exists():
+            raise ValueError(f"{path} does not exist")
+        if Path(path).is_dir() and not any(Path(path).glob("*.dcm")):
+            raise ValueError(f"{path} is a folder: give the files in it (only a DICOM series is a folder)")
 
 
 def load_subjects(
@@ -175,7 +196,9 @@ def load_subjects(
         own, far = ([_fit(other, image) for other in pool if other[0].ndim == image.ndim] for pool in (alike, foreign))
         notes = [f"images to paste from: {len(own)}" if own else "pastes from a mirrored copy of itself"]
         if len(image) not in (1, 3):
-            notes.append(f"the first of {len(image)} channels is shown")
+            notes.append(
+                f"the first of {len(image)} channels is shown; if this is a series of images, give them one by one"
+            )
         mirrored = _fit((image.flip(1), None if mask is None else mask.flip(1)), image)
         subjects.append(Subject(Path(path).name, image, mask, {"own": own or [mirrored], "other": far}, notes))
     return subjects

@@ -224,7 +224,12 @@ def test_masks_from_files(pictures: list[str], tmp_path: Path) -> None:
         (["--image", "{0}", "--seeds", "0"], "--seeds must be 1 or more, got 0"),
         (["--image", "{0}", "{1}", "--foreground", "{0}"], "1 mask(s) for 2 image(s)"),
         (["--image", "{0}", "--foreground", "{2}"], "small.png is of size (9, 9)"),
-        (["--image", "{0}", "--spatial_size", "8", "8", "8"], "2D, but --spatial_size has 3 numbers"),
+        (["--image", "{0}", "--spatial_size", "32", "32", "32"], "2D, but --spatial_size has 3 numbers"),
+        (["--image", "{0}", "--spatial_size", "2"], "--spatial_size must be 16 or more, got 2"),
+        (["--image", "{0}", "--figure", "sheet.xyz"], "--figure sheet.xyz must end in .png"),
+        (["--image", "{0}", "--foreground", "lung"], "neither a mask file nor one of none, above-minimum"),
+        (["--image", "."], ". is a folder: give the files in it"),
+        (["--image", "{0}", "--output", "."], "--output . is a folder"),
     ],
 )
 def test_errors_are_one_line_and_keep_the_old_page(
@@ -235,7 +240,7 @@ def test_errors_are_one_line_and_keep_the_old_page(
     output = tmp_path / "gallery.html"
     output.write_text("old")
     filled = [text.format(*pictures[:2], small) for text in arguments]
-    assert main([*filled, "--output", str(output)]) == 2
+    assert main(["--output", str(output), *filled]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1 and message in error
     assert output.read_text() == "old"

@@ -1,0 +1,39 @@
+# Copyright (c) monai_anomaly contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The examples of the guide of synthetic anomalies run as they stand."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigParser
+
+GUIDE = Path(__file__).resolve().parents[1] / "docs" / "guide" / "synthetic_anomalies.md"
+
+
+def blocks(language: str) -> list[str]:
+    """The examples in one language, in their order."""
+    return re.findall(rf"```{language}\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
+
+
+def test_the_python_examples_run_one_after_the_other() -> None:
+    names: dict[str, Any] = {}
+    for code in blocks("python"):
+        exec(compile(code, GUIDE.name, "exec"), names)
+    assert names["sample"]["label"].shape == names["sample"]["image"].shape
+    assert names["result"]["image"].shape == (1, 64, 64) and names["results"]["image"].shape == (4, 1, 64, 64)
+    assert [task.task for task in names["training"].tasks] == [0, 1, 2]
+
+
+def test_the_configuration_makes_a_corruption() -> None:
+    (text,) = blocks("json")
+    images = [torch.rand(1, 40, 40, generator=torch.Generator().manual_seed(seed)) * 2 - 1 for seed in range(3)]
+    parser = ConfigParser({**json.loads(text), "items": images, "prepare": None})
+    corruption = parser.get_parsed_content("corruption").set_random_state(0)
+    result = corruption({"image": images[0]})
+    assert result["target"] == 1 and 0 < float(result["label"].max()) <= 1
