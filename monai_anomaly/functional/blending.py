@@ -53,6 +53,7 @@ def poisson_blend_boxes(
     """
     if mode not in MODES:
         raise ValueError(f"mode must be one of {MODES}, got {mode!r}")
+    mask = mask > 0  # a number above 1 would be no mask for the bitwise operations below
     padded = tuple(target.shape[2:])
     true = np.array([padded] * len(target)) if sizes is None else np.asarray(sizes)
     interior = inside_boxes(true, padded, target.device, border=1)
@@ -120,7 +121,7 @@ def poisson_blend(
     _check(target, source, mask, corner, mode, solver, clip)
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha must be in [0, 1], got {alpha!r}")
-    target, source = _floating(target), _floating(source)
+    target, source, mask = _floating(target), _floating(source), mask > 0
     place = (slice(None), *[slice(low, low + length) for low, length in zip(corner, size, strict=True)])
     box = target[place]
     if isinstance(target, Tensor):

@@ -81,6 +81,7 @@ def flipped_gaussian_label(
         std: change that counts as about 0.4; paper's default 0.2 for images in [0, 1].
         fill_holes: whether grey closing and hole filling follow, which take an image at a time on the CPU.
     """
+    _check_positive(std=std)
     label = -torch.expm1(-change.square() / (2 * std**2))
     return _per_region(label, support) if fill_holes else label
 
@@ -95,6 +96,7 @@ def saturating_label(change: Tensor, support: Tensor, weight: Tensor, steepness:
         steepness: a, per unit of intensity, above 0.
         ceiling: c, above 0; the smaller, the longer the label stays near 0.
     """
+    _check_positive(steepness=steepness, ceiling=ceiling)
     label = (1 + ceiling) / (1 + torch.exp(-steepness * change) / ceiling) - ceiling
     return label.clamp(0, 1) * support
 
@@ -141,6 +143,12 @@ def median_change(change: Tensor, support: Tensor, width: int) -> Tensor:
     return result
 
 
+def _check_positive(**values: float) -> None:
+    for name, value in values.items():
+        if not value > 0:
+            raise ValueError(f"{name} must be above 0, got {value!r}")
+
+
 def _check_width(width: int) -> None:
     if width < 1 or width % 2 == 0:
         raise ValueError(f"width must be odd and 1 or more, got {width!r}")
@@ -165,11 +173,12 @@ def _closed_and_filled(crop: np.ndarray) -> np.ndarray:
     closed = _of_neighbors(np.minimum, _of_neighbors(np.maximum, crop))
     # the pass along a straight line is an upper bound, from which the lowest of all is a few steps away
     level = np.minimum.reduce([_straight_pass(closed, axis) for axis in range(closed.ndim)])
-    while True:
+    for _ in range(closed.size):  # far fewer are needed
         lower = np.maximum(closed, _of_neighbors(np.minimum, level))
-        if np.array_equal(lower, level):
-            return level
+        if not (lower < level).any():
+            break
         level = lower
+    return level
 
 
 def _straight_pass(values: np.ndarray, axis: int) -> np.ndarray:

@@ -102,7 +102,7 @@ def coarse_noise(
     Raises:
         ValueError: when ``resolution`` is not of as many axes as ``shape``.
     """
-    grid = (resolution,) * len(shape) if isinstance(resolution, int) else tuple(resolution)
+    grid = tuple(map(int, resolution if isinstance(resolution, Sequence) else [resolution] * len(shape)))
     if len(grid) != len(shape):
         raise ValueError(f"resolution must be one number, or one for each of {len(shape)} axes, got {resolution!r}")
     values = rng.normal(0, std, (channels if per_channel else 1, *grid)).astype(np.float32)

@@ -128,6 +128,11 @@ def random_rotation(rng: np.random.RandomState, dims: int, max_angle: float) -> 
     return result
 
 
+def transform_points(points: Tensor, matrix: Tensor) -> Tensor:
+    """Map points (B or 1, M, D) by one matrix (B, D, D) each; not as a product of matrices, which may round more."""
+    return (points[..., None, :] * matrix[:, None]).sum(-1)
+
+
 def relative_radius(points: Tensor, center: Tensor, inverse: Tensor, half: Tensor, box: Tensor) -> Tensor:
     """How far each point lies on its way from a center to the edge of a shape: 0 at the center, 1 at the edge.
 
@@ -143,7 +148,7 @@ def relative_radius(points: Tensor, center: Tensor, inverse: Tensor, half: Tenso
     """
     start = (inverse * center[:, None]).sum(-1)
     rows = (len(points), -1, points.shape[-1])
-    way = torch.bmm((points - center.reshape(len(center), *[1] * (points.ndim - 2), -1)).reshape(rows), inverse.mT)
+    way = transform_points((points - center.reshape(len(center), *[1] * (points.ndim - 2), -1)).reshape(rows), inverse)
     boxes, shape = bool(box.all()), points.shape[:-1]
     if boxes or bool(box.any()):
         # a box: the first wall in the direction of the way; what does not move never reaches one

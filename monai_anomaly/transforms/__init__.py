@@ -124,6 +124,7 @@ from .synthesis.many_tasks import (
     RandSourceDeformD,
     RandSourceDeformd,
     RandSourceDeformDict,
+    fold_data,
     many_tasks,
     task_folds,
 )
@@ -293,6 +294,7 @@ __all__ = [
     "SourceBox",
     "UniformPlacement",
     "VoxelBatch",
+    "fold_data",
     "many_tasks",
     "read_map",
     "resize_to_source",

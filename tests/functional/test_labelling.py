@@ -199,3 +199,19 @@ def test_a_window_has_a_center(width: int) -> None:
         smooth_support(support, width)
     with pytest.raises(ValueError, match=f"width must be odd and 1 or more, got {width}"):
         intensity_label(change, support, weight, width)
+
+
+@pytest.mark.parametrize(
+    ("label", "arguments"),
+    [(flipped_gaussian_label, {"std": 0.0}), (saturating_label, {"steepness": 5.0, "ceiling": 0.0})],
+)
+def test_settings_that_make_no_label_are_refused(label: Callable[..., Tensor], arguments: dict[str, float]) -> None:
+    change = torch.rand(1, 1, 5, 5)
+    with pytest.raises(ValueError, match="must be above 0, got 0.0"):
+        label(change, change > 0, change, **arguments)
+
+
+def test_filling_ends_whatever_the_change() -> None:
+    change = torch.rand(1, 1, 9, 9)
+    change[0, 0, 4, 4] = torch.nan
+    flipped_gaussian_label(change, torch.ones_like(change, dtype=torch.bool), change)

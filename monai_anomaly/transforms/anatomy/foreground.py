@@ -62,8 +62,9 @@ class AnatomyMask(Transform):
 class AboveMinimum(AnatomyMask):
     """Mask of what is brighter than the background, the smallest value: the brain in a skull-stripped scan.
 
-    A voxel is inside if any channel is above that channel's minimum in the image (A. Kascenas, N. Pugeault,
-    A. Q. O'Neil: "Denoising Autoencoders for Unsupervised Anomaly Detection in Brain MRI", MIDL 2022).
+    A voxel is inside if any channel is above that channel's minimum in the image, as for the brains of I. Lagogiannis
+    et al.: "Unsupervised Pathology Detection", IEEE TMI 2024, and M. Baugh et al.: "Image-conditioned Diffusion Models
+    for Medical Anomaly Detection", 2024.
 
     Args:
         fill_holes: whether what is enclosed by the object belongs to it; default False, as published. In 3D a hole must

@@ -20,7 +20,7 @@ from torch import Tensor
 from ...functional.labelling import binary_label, mean_change
 from ...functional.shapes import DeformedShape
 from ...utils import Keys
-from .checks import check_choice, check_positive, check_range, name_of, prepare_image
+from .checks import check_choice, check_count, check_range, name_of, prepare_image
 from .placing import PatchBatch, VoxelBatch, patch_batches, rows_of
 from .plan import Frame, Patch, Plan, Sources, to_mask
 
@@ -71,15 +71,15 @@ class RandAnomaly(RandomizableTransform):
 
     The result holds, as a dict: ``image`` (C, *S), float32, inside the range of the clean image; ``clean``, the image
     before; ``label`` (1, *S), float32 in [0, 1]; ``support`` (1, *S), bool, where the anomaly is; ``target``, 1 if an
-    anomaly was really made, else 0; ``task``, the number of the corruption; ``params``, what was drawn, as JSON. Where
-    the label is zero, nothing changed.
+    anomaly was really made, else 0; ``task``, the number of the corruption drawn, even if it made none; ``params``,
+    what was drawn, as JSON. Where the label is zero, nothing changed.
 
     Args:
         shape: draws the mask of an anomaly.
         placement: draws where the mask goes.
         corruptor: changes the voxels.
-        labeller: from (change, support, weight), each (B, 1, *S), to the label (B, 1, *S); default
-            :func:`~monai_anomaly.functional.binary_label`.
+        labeller: from (change, support, weight), each (B, 1, *S), to the label (B, 1, *S); the change is a fraction of
+            the value range. Default :func:`~monai_anomaly.functional.binary_label`.
         foreground: from an image (C, *S) to where anomalies may be (1, *S); None (default): everywhere. One that is
             given with the image goes first.
         source: images to paste from, drawn by index: a dataset of tensors, or of dicts with ``image`` and maybe
@@ -128,7 +128,7 @@ class RandAnomaly(RandomizableTransform):
             check_choice("clip", clip, ("channel", "sample", None))
         elif len(clip) != 2 or not clip[0] < clip[1]:
             raise ValueError(f'clip must be "channel", "sample", None or two ascending numbers, got {clip!r}')
-        check_positive(max_anomalies=max_anomalies, max_attempts=max_attempts)
+        check_count(max_anomalies=max_anomalies, max_attempts=max_attempts)
         if tolerance < 0:
             raise ValueError(f"tolerance must be 0 or more, got {tolerance!r}")
         self.shape = shape
@@ -143,7 +143,8 @@ class RandAnomaly(RandomizableTransform):
         self.clip = clip
         self.tolerance = tolerance
         self.value_range = check_range("value_range", value_range)
-        check_positive(value_range=self.value_range[1] - self.value_range[0])
+        if self.value_range[0] == self.value_range[1]:
+            raise ValueError(f"value_range must be two different numbers, got {value_range!r}")
         self.max_attempts = max_attempts
         self.task = task
         self._warned = False
@@ -242,7 +243,10 @@ class RandAnomaly(RandomizableTransform):
         Returns:
             ``image``, ``clean``, ``label``, ``support`` (B, ...), ``target`` and ``task`` (B,), integers.
         """
-        clean = images.as_tensor() if isinstance(images, MetaTensor) else images
+        with torch.autocast(images.device.type, enabled=False):  # coordinates and solvers need all digits
+            return self._apply(images.as_tensor() if isinstance(images, MetaTensor) else images, plans)
+
+    def _apply(self, clean: Tensor, plans: Sequence[Plan]) -> dict[str, Tensor]:
         state = _State(clean)
         bounds = self._range(clean)
         for turn in range(max((len(plan.patches) for plan in plans), default=0)):
@@ -250,10 +254,10 @@ class RandAnomaly(RandomizableTransform):
             patches = [plans[row].patches[turn] for row in rows]
             for batch in patch_batches(state.image, rows, patches, getattr(self.corruptor, "voxels", False)):
                 self._corrupt(state, batch, bounds)
-        image, label, support = state.label(self.labeller)
+        image, label, support = state.label(self.labeller, self.value_range[1] - self.value_range[0])
         return {
             Keys.IMAGE: image,
-            Keys.CLEAN: clean,
+            Keys.CLEAN: clean.clone(),  # the caller's image stays his, whoever changes the result
             Keys.LABEL: label,
             Keys.SUPPORT: support,
             Keys.TARGET: support.flatten(1).any(1).long(),
@@ -272,12 +276,12 @@ class RandAnomaly(RandomizableTransform):
                 rows_of(bound, batch.rows).reshape(len(batch), -1, *[1] * (after.ndim - 2)) for bound in bounds
             )
             after = torch.minimum(torch.maximum(after, low), high)
-        change = (after - before).abs().mean(1, keepdim=True)
+        change = torch.where(batch.valid, (after - before).abs().mean(1, keepdim=True), 0.0)
         if not math.isfinite(change.sum()):
             raise ValueError(f"{type(self.corruptor).__name__}.apply returned NaN or infinite values")
         width = self.value_range[1] - self.value_range[0]
         inside = batch.masks & (change > _ROUNDING * width)
-        changed = ((change > self.tolerance * width) | inside) & batch.valid
+        changed = (change > self.tolerance * width) | inside
         state.write(batch, after, changed, changed | batch.masks if self.keep_mask else changed)
 
     def _range(self, clean: Tensor) -> tuple[Tensor, Tensor] | None:
@@ -339,12 +343,19 @@ class _State:
         )
         batch.put(self.canvas, new)
 
-    def label(self, labeller: Callable[[Tensor, Tensor, Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return images, labels and supports; what gets no label becomes what it was."""
+    def label(
+        self, labeller: Callable[[Tensor, Tensor, Tensor], Tensor], width: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return images, labels and supports; what gets no label becomes what it was.
+
+        Args:
+            labeller: see :class:`RandAnomaly`.
+            width: of the value range, which changes are fractions of.
+        """
         image, clean = self.image.contiguous(), self.clean
         made = (image != clean).flatten(1).any(1)
         support = (self.canvas[:, -2:-1] > 0) & made.reshape(-1, *[1] * (clean.ndim - 1))
-        label = labeller(mean_change(image, clean, support), support, self.canvas[:, -1:])
+        label = labeller(mean_change(image, clean, support) / width, support, self.canvas[:, -1:])
         labelled = label > 0
         if bool((support != labelled).any()):
             image = torch.where(labelled, image, clean)
@@ -355,7 +366,8 @@ def with_meta_of(image: Tensor, values: Tensor) -> Tensor:
     """Give values the meta data of an image, if it has any, and its trace of transforms, which can then be undone."""
     if not isinstance(image, MetaTensor):
         return values
-    return MetaTensor(values, meta=dict(image.meta), applied_operations=list(image.applied_operations))
+    meta = {**image.meta, "affine": image.affine.clone()}
+    return MetaTensor(values, meta=meta, applied_operations=list(image.applied_operations))
 
 
 def sample_of(result: dict[str, Tensor], plan: Plan, image: Tensor) -> dict[str, Any]:

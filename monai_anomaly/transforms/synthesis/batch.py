@@ -60,6 +60,8 @@ class BatchAnomaly(Randomizable):
         clean = prepare_image(batch.flatten(0, 1), self.corruption.dims, type(self.corruption).__name__).reshape(
             batch.shape
         )
+        if foreground is not None and len(foreground) != len(batch):
+            raise ValueError(f"{len(batch)} images need a foreground of as many, got {len(foreground)}")
         masks = None if foreground is None else foreground.detach().cpu()
         plans = []
         for row, image in enumerate(clean):

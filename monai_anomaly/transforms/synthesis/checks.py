@@ -51,6 +51,13 @@ def check_positive(**values: float) -> None:
             raise ValueError(f"{name} must be above 0, got {value!r}")
 
 
+def check_count(**values: float) -> None:
+    """Raise a ValueError for an argument that is no whole number of 1 or more."""
+    for name, value in values.items():
+        if value != int(value) or value < 1:
+            raise ValueError(f"{name} must be a whole number of 1 or more, got {value!r}")
+
+
 def check_range(name: str, value: Sequence[float], low: float = -np.inf, high: float = np.inf) -> tuple[float, float]:
     """Return two ascending numbers within bounds, or raise a ValueError."""
     if len(value) != 2 or not low <= value[0] <= value[1] <= high:

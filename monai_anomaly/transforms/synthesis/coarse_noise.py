@@ -51,8 +51,8 @@ class CoarseNoise:
         per_channel: bool = True,
         as_image: bool = False,
     ) -> None:
-        sizes = (resolution,) if isinstance(resolution, int) else tuple(resolution)
-        if not sizes or min(sizes) < 1:
+        sizes = tuple(resolution) if isinstance(resolution, Sequence) else (resolution,)
+        if not sizes or not all(size == int(size) > 0 for size in sizes):
             raise ValueError(f"resolution must be 1 or more along every axis, got {resolution!r}")
         check_positive(std=std)
         self.resolution = resolution

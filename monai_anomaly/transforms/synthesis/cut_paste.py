@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ...functional.boxes import box_points, crop_boxes
 from ...functional.jitter import NAMES, draw_jitter, jitter_color
-from ...functional.shapes import DeformedShape, random_rotation
+from ...functional.shapes import DeformedShape, random_rotation, transform_points
 from ...functional.spline import REACH, sample_spline, spline_coefficients, spline_crop
 from ...utils import Keys
 from .anomaly import RandAnomaly, sample_of
@@ -33,7 +33,7 @@ from .mixture import RandAnomalyMixture
 from .placements import UniformPlacement
 from .placing import PatchBatch
 from .plan import Frame, Patch, Plan
-from .shapes import RandomRectangle
+from .shapes import RandomRectangle, check_around_one
 
 NORMAL, CUT_PASTE, SCAR = range(3)
 
@@ -46,7 +46,7 @@ class RandomCuboid(RandomRectangle):
 
     Args:
         area: smallest and largest area or volume as fractions of the image's; paper's default (0.02, 0.15).
-        aspect: smallest and largest aspect, at most and at least 1; paper's default (0.3, 1 / 0.3).
+        aspect: smallest and largest aspect, at most and at least 1; published code (0.3, 1 / 0.3), paper (0.3, 3.3).
         distribution: "log" (default) or "paper", see :class:`RandomRectangle`.
     """
 
@@ -54,8 +54,7 @@ class RandomCuboid(RandomRectangle):
         self, area: Sequence[float] = (0.02, 0.15), aspect: Sequence[float] = (0.3, 10 / 3), distribution: str = "log"
     ) -> None:
         super().__init__(area, aspect, distribution)
-        if not self.aspect[0] <= 1 <= self.aspect[1]:
-            raise ValueError(f"aspect must be two numbers, at most and at least 1, got {aspect!r}")
+        check_around_one(aspect)
 
     def __call__(self, rng: np.random.RandomState, frame: Frame) -> np.ndarray | None:  # type: ignore[override]
         """Draw a mask that is true everywhere, no larger than the image; None where an aspect is out of bounds."""
@@ -309,6 +308,7 @@ class RandCutPaste3Wayd(RandAnomalyd, MultiSampleTrait):
     def __call__(self, data: Mapping[Hashable, Any]) -> list[dict[Hashable, Any]]:  # type: ignore[override]
         """Return the sample three times; one without the image once, where that is allowed."""
         for key in self.key_iterator(dict(data)):
+            self.refuse_results(key, data)
             foreground = None if self.foreground_key is None else data.get(self.foreground_key)
             try:
                 results = self.transform(data[key], foreground)
@@ -346,7 +346,7 @@ def _rotated(batch: PatchBatch, corners: np.ndarray) -> Tensor:
     crops = crop_boxes(batch.images, batch.rows, corners - REACH, spline_crop(sizes.max(0)))
     low, center = batch.numbers("low"), (batch.numbers("upright").to(crops) - 1) / 2
     points = box_points(batch.size, crops).reshape(1, -1, dims) + low[:, None]
-    points = points @ batch.numbers("inverse").mT + (center + REACH)[:, None]
+    points = transform_points(points, batch.numbers("inverse")) + (center + REACH)[:, None]
     values = sample_spline(spline_coefficients(crops), points.reshape(len(batch), *batch.size, dims))
     lowest, highest = torch.aminmax(batch.images[batch.rows].flatten(2), dim=2)
     bounds = (bound.reshape(*bound.shape, *[1] * dims) for bound in (lowest, highest))

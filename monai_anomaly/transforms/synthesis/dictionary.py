@@ -86,11 +86,7 @@ class RandAnomalyd(MapTransform, Randomizable):
         """Return the sample with its image corrupted; its other images are left alone."""
         d = dict(data)
         for key in self.key_iterator(d):
-            if self.names[Keys.CLEAN] in d:
-                raise ValueError(
-                    f'key "{key}": the sample has a "{self.names[Keys.CLEAN]}" image, so it was corrupted before; take '
-                    "OneOf or RandAnomalyMixture for one of several corruptions, or give the results other keys"
-                )
+            self.refuse_results(key, d)
             if self.source_key is not None and self.source_key not in d:
                 raise ValueError(f'key "{key}": the sample has no "{self.source_key}", the image to paste from')
             try:
@@ -104,6 +100,14 @@ class RandAnomalyd(MapTransform, Randomizable):
             d[key] = result.pop(Keys.IMAGE)
             d.update({self.names[name]: value for name, value in result.items()})
         return d
+
+    def refuse_results(self, key: Hashable, data: Mapping[Hashable, Any]) -> None:
+        """Raise a ValueError where a sample holds a clean image: it may have been corrupted before."""
+        if self.names[Keys.CLEAN] in data:
+            raise ValueError(
+                f'key "{key}": the sample already holds "{self.names[Keys.CLEAN]}"; if it was corrupted before, take '
+                "OneOf or RandAnomalyMixture for one of several corruptions, else set clean_key to another name"
+            )
 
 
 RandAnomalyD = RandAnomalyDict = RandAnomalyd

@@ -39,6 +39,8 @@ class PerlinMask:
 
     def __init__(self, scales: Sequence[int] = (0, 5), threshold: float = 0.5, max_angle: float = np.pi / 2) -> None:
         low, high = check_range("scales", scales, 0, 30)
+        if not (low.is_integer() and high.is_integer()):
+            raise ValueError(f"scales must be two whole numbers, got {scales!r}")
         if not 0 <= threshold < 1:
             raise ValueError(f"threshold must be in [0, 1), got {threshold!r}")
         if max_angle < 0:

@@ -140,7 +140,7 @@ class RandPII(RandAnomaly):
             corruptor = WhereDifferent(corruptor, "result", least, floor=True)
         # in the mask any change counts as one, hence the threshold of the label; what gets no label is undone
         kind = binary_label if label == "binary" else weight_label
-        labeller = kind if compat else partial(changed_label, kind=kind, least=least)
+        labeller = kind if compat else partial(changed_label, kind=kind, least=settings["tolerance"])
         super().__init__(shape, CenterPlacement(core), corruptor, labeller, source=source, **settings)
 
 
@@ -231,7 +231,7 @@ class WholeWidthBox:
 
 
 def changed_label(change: Tensor, support: Tensor, weight: Tensor, kind: Labeller, least: float) -> Tensor:
-    """Label of another kind where the change is above an intensity, else zero."""
+    """Label of another kind where the change is above a fraction of the value range, else zero."""
     return kind(change, support & (change > least), weight)
 
 

@@ -13,10 +13,12 @@ References:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from itertools import combinations
 from typing import Any
 
+import numpy as np
+
+from ...functional.blending import MODES
 from ...functional.labelling import binary_label, flipped_gaussian_label
 from .anomaly import Corruptor, RandAnomaly
 from .checks import check_choice
@@ -41,7 +43,7 @@ class ManyTasksAnomaly(RandAnomaly):
         edition: "many-tasks" (2023; default) or "diffusion": sizes and places relative to the object, and the label is
             the support, since there the target is the clean image.
         labeller: None (default): of the edition; "many-tasks" has
-            :func:`~monai_anomaly.functional.flipped_gaussian_label` with a fifth of the value range.
+            :func:`~monai_anomaly.functional.flipped_gaussian_label`.
         shape: draws the mask; None (default): of the edition.
         kwargs: see :class:`RandAnomaly`; ``max_anomalies`` is 4, and ``keep_mask`` True in "many-tasks", whose label
             fills the holes in what changed.
@@ -57,9 +59,8 @@ class ManyTasksAnomaly(RandAnomaly):
     ) -> None:
         check_choice("edition", edition, EDITIONS)
         settings: dict[str, Any] = {"max_anomalies": 4, "keep_mask": edition == "many-tasks", **kwargs}
-        low, high = settings.get("value_range", (0.0, 1.0))
         if edition == "many-tasks":
-            default: Callable[..., Any] = partial(flipped_gaussian_label, std=0.2 * (high - low))
+            default: Callable[..., Any] = flipped_gaussian_label
             shape = shape or RandomDeformedShape()
             placement = UniformPlacement(0.5)
         else:
@@ -80,6 +81,7 @@ class RandPoissonBlend(ManyTasksAnomaly):
     """
 
     def __init__(self, source: Sources | None = None, mode: str = "mixed", **kwargs: Any) -> None:
+        check_choice("mode", mode, MODES[:2])
         super().__init__(PoissonBlend(mode, source_box=RandomSourceBox()), source=source, **kwargs)
 
 
@@ -174,6 +176,29 @@ def task_folds(num_tasks: int = NUM_TASKS, num_train: int = 3) -> list[tuple[tup
         raise ValueError(f"num_train must be in 1..{num_tasks - 1}, got {num_train!r}")
     chosen = combinations(range(num_tasks), num_train)
     return [(tasks, tuple(task for task in range(num_tasks) if task not in tasks)) for tasks in chosen]
+
+
+def fold_data(
+    items: Sequence[Any], train_tasks: Sequence[int], num_tasks: int = NUM_TASKS
+) -> tuple[list[Any], list[Any]]:
+    """Return the items to train and to validate a fold on: as its tasks, no item is in both.
+
+    The items are cut into as many contiguous parts as there are tasks; the parts numbered as the training tasks are for
+    training. If that is less than the rest, the two are exchanged.
+
+    Args:
+        items: of the training section, in a fixed order, the images of a patient together.
+        train_tasks: numbers of the training tasks, see :func:`task_folds`.
+        num_tasks: number of tasks.
+    """
+    if len(items) < num_tasks:
+        raise ValueError(f"{len(items)} items cannot be cut into {num_tasks} parts")
+    parts = np.array_split(np.arange(len(items)), num_tasks)
+    train, validation = (
+        [items[place] for task, part in enumerate(parts) if (task in train_tasks) == wanted for place in part]
+        for wanted in (True, False)
+    )
+    return (train, validation) if len(train) >= len(validation) else (validation, train)
 
 
 class RandPoissonBlendd(RandAnomalyd):

@@ -41,8 +41,13 @@ class RandAnomalyMixture(RandomizableTransform):
         RandomizableTransform.__init__(self, 1 - p_clean)
         if not tasks:
             raise ValueError("tasks holds no corruption")
+        for task in tasks:
+            if not isinstance(task, RandAnomaly):
+                raise ValueError(
+                    f"tasks must be single corruptions, got {type(task).__name__}: give those of a mixture"
+                )
         probs = [1 / len(tasks)] * len(tasks) if probs is None else list(probs)
-        if len(probs) != len(tasks) or min(probs) < 0 or abs(sum(probs) - 1) > 1e-6:
+        if len(probs) != len(tasks) or not (min(probs) >= 0 and abs(sum(probs) - 1) <= 1e-6):
             raise ValueError(f"probs must be {len(tasks)} numbers >= 0 with sum 1, got {probs!r}")
         self.tasks = list(tasks)
         self.probs = probs

@@ -160,7 +160,7 @@ class RandNSA(RandAnomaly):
             shape,
             FixedPlacement(),  # the corruptor draws the place, which depends on what the part shows
             PartBlend(mode, moved, alpha if weighted else (1.0, 1.0), erode),
-            ChangeLabel(label, chosen["logistic"], settings["tolerance"], high - low),
+            ChangeLabel(label, chosen["logistic"], settings["tolerance"]),
             source=source,
             max_anomalies=chosen["max_anomalies"],
             max_attempts=1,
@@ -224,10 +224,9 @@ class ChangeLabel:
         kind: see ``label`` of :class:`RandNSA`.
         logistic: slope per grey level and midpoint in grey levels.
         tolerance: as a fraction of the value range.
-        data_range: largest minus smallest possible intensity.
     """
 
-    def __init__(self, kind: str, logistic: Sequence[float], tolerance: float, data_range: float) -> None:
+    def __init__(self, kind: str, logistic: Sequence[float], tolerance: float) -> None:
         check_choice("label", kind, LABELS)
         if len(logistic) != 2 or logistic[0] <= 0:
             raise ValueError(f"logistic must be a slope above 0 and a midpoint, got {logistic!r}")
@@ -241,11 +240,9 @@ class ChangeLabel:
         self.label = labels[kind]
         self.median = kind in ("intensity", "logistic")
         self.tolerance = tolerance
-        self.data_range = data_range
 
     def __call__(self, change: Tensor, support: Tensor, weight: Tensor) -> Tensor:
         """Label a batch of changes (B, 1, *S)."""
-        change = change / self.data_range
         size = min(change.shape[2:]) / _RADII_AT
         support = support & smooth_support(change > self.tolerance, _width(_SUPPORT_RADIUS, size))
         change = change * support

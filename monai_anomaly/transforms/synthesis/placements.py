@@ -72,27 +72,28 @@ class CenterPlacement:
     Args:
         core: width of the core as a fraction of the image, in (0, 1]; FPI's default 0.8, for brains 0.5.
         in_foreground: whether the center must lie in the foreground, where there is one; default True.
-        max_attempts: centers tried before the mask is given up; default 200.
     """
 
-    def __init__(self, core: float = 0.8, in_foreground: bool = True, max_attempts: int = 200) -> None:
+    def __init__(self, core: float = 0.8, in_foreground: bool = True) -> None:
         if not 0 < core <= 1:
             raise ValueError(f"core must be in (0, 1], got {core!r}")
-        check_positive(max_attempts=max_attempts)
         self.core = core
         self.in_foreground = in_foreground
-        self.max_attempts = max_attempts
 
     def __call__(self, rng: np.random.RandomState, mask: np.ndarray, frame: Frame) -> tuple[int, ...] | None:
         """Draw a corner; None where no center of the core lies in the foreground."""
         shape = np.array(frame.shape)
         margin = np.round(shape * (1 - self.core) / 2).astype(int)
         last = np.maximum(shape - margin, margin + 1)
-        for _ in range(self.max_attempts):
+        if not self.in_foreground or frame.foreground is None:
             center = rng.randint(margin, last)
-            if not self.in_foreground or frame.foreground is None or frame.foreground[tuple(center)]:
-                return tuple((center - np.array(mask.shape) // 2).tolist())
-        return None
+        else:
+            core = frame.foreground[tuple(slice(a, b) for a, b in zip(margin, last, strict=True))]
+            places = np.flatnonzero(core)
+            if len(places) == 0:
+                return None
+            center = margin + np.unravel_index(places[rng.randint(len(places))], core.shape)
+        return tuple((center - np.array(mask.shape) // 2).tolist())
 
 
 class ForegroundPlacement:

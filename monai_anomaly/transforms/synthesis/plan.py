@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from scipy import ndimage
 from torch import Tensor
 
@@ -113,7 +115,15 @@ class Frame:
                 f"source {index} must be a tensor or a dict with one as image, got {type(image).__name__}: put a "
                 "datalist and the transforms that load it into an ImageSource"
             )
-        return image, None if foreground is None else to_mask(foreground), index
+        low, high = torch.aminmax(image) if image.numel() else (torch.inf, torch.inf)
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise ValueError(f"source {index} is empty or holds NaN or infinite values: leave it out")
+        mask = None if foreground is None else to_mask(foreground)
+        if mask is not None and mask.shape != tuple(image.shape[1:]):
+            raise ValueError(
+                f"the foreground of source {index} is of size {mask.shape}, but its image of {tuple(image.shape[1:])}"
+            )
+        return image, mask, index
 
 
 @dataclass

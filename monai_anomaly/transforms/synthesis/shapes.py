@@ -125,7 +125,8 @@ class RandomRectangle:
 
     Args:
         area: smallest and largest area as fractions of the image's; paper's default (0.02, 0.15).
-        aspect: smallest and largest width to height, below and above 1; paper's default (0.3, 3.3).
+        aspect: smallest and largest width to height, below and above 1; published code (0.3, 1 / 0.3), paper
+            (0.3, 3.3).
         distribution: "log" (default): uniform in the logarithm; "paper": a coin decides between the two sides of 1,
             each uniform.
     """
@@ -138,6 +139,8 @@ class RandomRectangle:
         check_positive(aspect=self.aspect[0])
         check_choice("distribution", distribution, ("log", "paper"))
         self.distribution = distribution
+        if distribution == "paper":
+            check_around_one(aspect)
 
     def __call__(self, rng: np.random.RandomState, frame: Frame) -> np.ndarray:
         """Draw a mask that is true everywhere, no larger than the image."""
@@ -153,3 +156,9 @@ class RandomRectangle:
             return float(np.exp(rng.uniform(np.log(low), np.log(high))))
         side = (low, 1.0) if rng.rand() < 0.5 else (1.0, high)
         return float(rng.uniform(*side))
+
+
+def check_around_one(aspect: Sequence[float]) -> None:
+    """Raise a ValueError for aspects that are all above or all below 1."""
+    if not aspect[0] <= 1 <= aspect[1]:
+        raise ValueError(f"aspect must be two numbers, at most and at least 1, got {aspect!r}")

@@ -15,7 +15,7 @@ from monai.transforms import Compose, Randomizable, apply_transform
 from torch import Tensor
 
 from ...functional.boxes import box_points, crop_boxes
-from ...functional.shapes import random_rotation
+from ...functional.shapes import random_rotation, transform_points
 from ...functional.spline import REACH, sample_spline, spline_coefficients, spline_crop
 from ...utils import Keys
 from .placing import PatchBatch, VoxelBatch
@@ -174,7 +174,8 @@ def source_boxes(batch: PatchBatch) -> Tensor:
     crops = crop_boxes(sources, rows, first - REACH, spline_crop(extent.max(0) + 1))
     shift = batch.numbers("offset") - torch.from_numpy(first).to(sources) + REACH
     dims = len(batch.size)
-    points = (box_points(batch.size, sources).reshape(-1, dims) @ batch.numbers("matrix").mT) + shift[:, None]
+    grid = box_points(batch.size, sources).reshape(1, -1, dims)
+    points = transform_points(grid, batch.numbers("matrix")) + shift[:, None]
     values = sample_spline(spline_coefficients(crops), points.reshape(len(batch), *batch.size, dims))
     low, high = (bound.reshape(*bound.shape, *[1] * dims) for bound in torch.aminmax(sources.flatten(2), dim=2))
     return torch.minimum(torch.maximum(values, low), high)  # splines overshoot

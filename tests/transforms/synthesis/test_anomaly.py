@@ -15,6 +15,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, Resized
 
+from monai_anomaly.functional import flipped_gaussian_label, intensity_label
 from monai_anomaly.transforms import (
     BatchAnomaly,
     FixedPlacement,
@@ -23,6 +24,7 @@ from monai_anomaly.transforms import (
     RandAnomaly,
     RandAnomalyMixture,
     RandCutPaste3Way,
+    RandCutPasteUnion,
     RandFPI,
     RandFPId,
     RandFractalIntensity,
@@ -31,7 +33,9 @@ from monai_anomaly.transforms import (
     RandSinkDeformd,
     RandSmoothIntensity,
     UniformPlacement,
+    fold_data,
     many_tasks,
+    task_folds,
 )
 
 
@@ -157,9 +161,10 @@ def test_shapes_that_find_no_place_do_not_cost_all_attempts() -> None:
         ({"clip": "all"}, "clip must be one of"),
         ({"clip": (1, 0)}, "two ascending numbers"),
         ({"tolerance": -1}, "tolerance must be 0 or more"),
-        ({"value_range": (1, 1)}, "value_range must be above 0"),
-        ({"max_anomalies": 0}, "max_anomalies must be above 0"),
-        ({"max_attempts": 0}, "max_attempts must be above 0"),
+        ({"value_range": (1, 1)}, "value_range must be two different numbers"),
+        ({"max_anomalies": 0}, "max_anomalies must be a whole number of 1 or more"),
+        ({"max_anomalies": 1.5}, "max_anomalies must be a whole number of 1 or more"),
+        ({"max_attempts": 0}, "max_attempts must be a whole number of 1 or more"),
     ],
 )
 def test_arguments_out_of_range(arguments: dict[str, Any], message: str) -> None:
@@ -314,3 +319,66 @@ def test_what_cannot_be_batched() -> None:
     assert BatchAnomaly(RandFPI(source=list(source))).set_random_state(0)(torch.rand(1, 1, 32, 32))["target"].shape == (
         1,
     )
+
+
+def test_results_share_no_memory_with_the_image() -> None:
+    image = ramp()
+    kept, array = image.clone(), image.numpy().copy()
+    for given in (image, array, MetaTensor(image)):
+        result = square(0.1, clip=None)(given)
+        for key in ("image", "clean"):
+            result[key].zero_()
+        assert bool((torch.as_tensor(given) == kept).all())
+    batch = kept[None].repeat(2, 1, 1, 1)
+    BatchAnomaly(square(0.1))(batch)["clean"].zero_()
+    assert bool((batch == kept).all())
+    first, *rest = RandCutPaste3Way()(torch.rand(1, 32, 32))
+    first["clean"].zero_()
+    assert all(bool(sample["clean"].any()) for sample in rest)
+
+
+def test_reduced_precision_around_a_corruption_changes_nothing() -> None:
+    images = torch.rand(2, 1, 48, 48, generator=torch.Generator().manual_seed(0))
+    for task in many_tasks():
+        plain = BatchAnomaly(task).set_random_state(1)(images)
+        with torch.autocast("cpu", torch.bfloat16):
+            reduced = BatchAnomaly(task).set_random_state(1)(images)
+        assert bool((plain["image"] == reduced["image"]).all())
+
+
+def test_labels_count_changes_as_fractions_of_the_value_range() -> None:
+    image = torch.rand(1, 40, 40, generator=torch.Generator().manual_seed(0))
+    for labeller in (intensity_label, flipped_gaussian_label):
+        small = RandSmoothIntensity(labeller=labeller).set_random_state(2)(image)["label"]
+        large = RandSmoothIntensity(labeller=labeller, value_range=(0, 255)).set_random_state(2)(image * 255)["label"]
+        torch.testing.assert_close(small, large, atol=1e-4, rtol=1e-3)
+
+
+def test_foregrounds_that_do_not_fit() -> None:
+    source = [{"image": torch.rand(1, 24, 24), "foreground": torch.ones(1, 20, 12)}]
+    with pytest.raises(ValueError, match=r"foreground of source 0 is of size \(20, 12\), but its image of \(24, 24\)"):
+        RandFPI(source)(torch.rand(1, 24, 24))
+    with pytest.raises(ValueError, match="2 images need a foreground of as many, got 1"):
+        BatchAnomaly(square(0.1))(torch.rand(2, 1, 6, 6), torch.ones(1, 1, 6, 6))
+    with pytest.raises(ValueError, match="source 0 is empty or holds NaN"):
+        RandFPI([torch.full((1, 24, 24), torch.nan)])(torch.rand(1, 24, 24))
+
+
+def test_a_mixture_takes_single_corruptions() -> None:
+    with pytest.raises(ValueError, match="single corruptions, got RandCutPasteUnion"):
+        RandAnomalyMixture([RandSinkDeform(), RandCutPasteUnion()])
+    with pytest.raises(ValueError, match="sum 1"):
+        RandAnomalyMixture([RandSinkDeform()], probs=[float("nan")])
+
+
+def test_folds_share_neither_tasks_nor_images() -> None:
+    items = list(range(23))
+    parts = np.array_split(items, 5)
+    for train_tasks, validation_tasks in task_folds():
+        train, validation = fold_data(items, train_tasks)
+        assert train == [item for task in train_tasks for item in parts[task]]
+        assert validation == [item for task in validation_tasks for item in parts[task]]
+    train, validation = fold_data(items, (4,))  # the smaller part validates
+    assert validation == list(parts[4]) and sorted(train + validation) == items
+    with pytest.raises(ValueError, match="4 items cannot be cut into 5 parts"):
+        fold_data(items[:4], (0, 1, 2))

@@ -131,7 +131,7 @@ def test_the_label_is_its_formula_of_the_change(label: str, size: int, disk_radi
     change[20:23, 20:23] = rng.rand(3, 3) * GREY  # too small to count
     weight = np.where(change > 0, 0.4, 0).astype(np.float32)
     maps = [torch.from_numpy(x)[None, None] for x in (change, change > 0, weight)]
-    result = ChangeLabel(label, (1 / 6, 20), GREY, 1.0)(*maps)[0, 0].numpy()
+    result = ChangeLabel(label, (1 / 6, 20), GREY)(*maps)[0, 0].numpy()
     support = ndimage.uniform_filter((change > GREY).astype(float), width, mode="constant") > 0.5
     support &= change > 0
     median = ndimage.median_filter(change * support, footprint=disk(disk_radius))

@@ -212,13 +212,12 @@ def test_centers_lie_in_the_foreground_and_in_the_core() -> None:
     assert_distribution(corners, alike(list(product(range(3, 11), range(1, 7)))))
 
 
-def test_no_center_in_the_foreground_is_given_up_after_the_attempts() -> None:
-    foreground = np.zeros((20, 20), dtype=bool)
+def test_a_center_in_the_foreground_is_found_if_there_is_one() -> None:
+    foreground, mask = np.zeros((60, 60), dtype=bool), np.ones((3, 3), dtype=bool)
     foreground[0, 0] = True  # outside of the core
-    rng = Counting(0)
-    placement = CenterPlacement(max_attempts=23)
-    assert placement(rng, np.ones((3, 3), dtype=bool), frame((20, 20), foreground)) is None
-    assert rng.calls == 23
+    assert CenterPlacement()(np.random.RandomState(0), mask, frame((60, 60), foreground)) is None
+    foreground[30, 40] = True
+    assert set(draw(CenterPlacement(), mask, frame((60, 60), foreground), 20)) == {(29, 39)}
 
 
 def test_a_tiny_core_still_has_a_center() -> None:
@@ -250,7 +249,6 @@ def test_a_fixed_placement_stays() -> None:
         (lambda: UniformPlacement(max_attempts=0), "max_attempts"),
         (lambda: CenterPlacement(0), "core"),
         (lambda: CenterPlacement(1.2), "core"),
-        (lambda: CenterPlacement(max_attempts=0), "max_attempts"),
     ],
 )
 def test_arguments_outside_their_range_are_refused(make: Any, message: str) -> None:
