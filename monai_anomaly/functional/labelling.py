@@ -27,8 +27,8 @@ _MOST_VALUES = 2**24
 
 def mean_change(image: Tensor, clean: Tensor, support: Tensor) -> Tensor:
     """Mean absolute change over the channels inside the support, (B, 1, *S)."""
-    change = (image - clean).abs()
-    return (change if change.shape[1] == 1 else change.mean(1, keepdim=True)) * support
+    change = (image - clean).abs_()
+    return (change if change.shape[1] == 1 else change.mean(1, keepdim=True)).mul_(support)
 
 
 def binary_label(change: Tensor, support: Tensor, weight: Tensor) -> Tensor:

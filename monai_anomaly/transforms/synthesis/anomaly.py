@@ -17,9 +17,10 @@ from monai.transforms import RandomizableTransform
 from monai.utils import TransformBackends, convert_to_tensor
 from torch import Tensor
 
-from ...functional.labelling import binary_label, mean_change
+from ...functional.labelling import binary_label
 from ...functional.shapes import DeformedShape
 from ...utils import Keys
+from .canvas import Canvas
 from .checks import check_choice, check_count, check_range, name_of, prepare_image
 from .placing import PatchBatch, VoxelBatch, patch_batches, rows_of
 from .plan import Frame, Patch, Plan, Sources, to_mask
@@ -247,14 +248,14 @@ class RandAnomaly(RandomizableTransform):
             return self._apply(images.as_tensor() if isinstance(images, MetaTensor) else images, plans)
 
     def _apply(self, clean: Tensor, plans: Sequence[Plan]) -> dict[str, Tensor]:
-        state = _State(clean)
+        canvas = Canvas(clean)
         bounds = self._range(clean)
         for turn in range(max((len(plan.patches) for plan in plans), default=0)):
             rows = [row for row, plan in enumerate(plans) if len(plan.patches) > turn]
             patches = [plans[row].patches[turn] for row in rows]
-            for batch in patch_batches(state.image, rows, patches, getattr(self.corruptor, "voxels", False)):
-                self._corrupt(state, batch, bounds)
-        image, label, support = state.label(self.labeller, self.value_range[1] - self.value_range[0])
+            for batch in patch_batches(canvas.image, rows, patches, getattr(self.corruptor, "voxels", False)):
+                self._corrupt(canvas, batch, bounds)
+        image, label, support = canvas.label(self.labeller, self.value_range[1] - self.value_range[0])
         return {
             Keys.IMAGE: image,
             Keys.CLEAN: clean.clone(),  # the caller's image stays his, whoever changes the result
@@ -264,7 +265,7 @@ class RandAnomaly(RandomizableTransform):
             Keys.TASK: torch.tensor([plan.task for plan in plans], device=clean.device),
         }
 
-    def _corrupt(self, state: _State, batch: PatchBatch | VoxelBatch, bounds: tuple[Tensor, Tensor] | None) -> None:
+    def _corrupt(self, canvas: Canvas, batch: PatchBatch | VoxelBatch, bounds: tuple[Tensor, Tensor] | None) -> None:
         """Corrupt the patches of a batch, undo what is too small to count, and write the rest."""
         before = batch.values
         after = self.corruptor.apply(batch)
@@ -282,7 +283,7 @@ class RandAnomaly(RandomizableTransform):
         width = self.value_range[1] - self.value_range[0]
         inside = batch.masks & (change > _ROUNDING * width)
         changed = (change > self.tolerance * width) | inside
-        state.write(batch, after, changed, changed | batch.masks if self.keep_mask else changed)
+        canvas.write(batch, after, changed, changed | batch.masks if self.keep_mask else changed)
 
     def _range(self, clean: Tensor) -> tuple[Tensor, Tensor] | None:
         """Lower and upper bound of the values of each image, (B, C) or (B, 1)."""
@@ -316,50 +317,6 @@ class RandAnomaly(RandomizableTransform):
             if drawn is not None:
                 return drawn
         return None
-
-
-class _State:
-    """A batch while its anomalies are being made: image, support and weight in one tensor, written together."""
-
-    def __init__(self, clean: Tensor) -> None:
-        self.clean = clean
-        self.canvas = torch.cat([clean, torch.zeros_like(clean[:, :1]).expand(-1, 2, *clean.shape[2:])], 1)
-
-    @property
-    def image(self) -> Tensor:
-        """The images as they are now, (B, C, *S)."""
-        return self.canvas[:, :-2]
-
-    def write(self, batch: PatchBatch | VoxelBatch, after: Tensor, changed: Tensor, support: Tensor) -> None:
-        """Write what changed, and where the anomaly is."""
-        old = batch.take(self.canvas[:, -2:])
-        new = torch.cat(
-            [
-                torch.where(changed, after, batch.values),
-                torch.maximum(old[:, :1], support.to(old.dtype)),
-                torch.maximum(old[:, 1:], batch.weights * changed),
-            ],
-            dim=1,
-        )
-        batch.put(self.canvas, new)
-
-    def label(
-        self, labeller: Callable[[Tensor, Tensor, Tensor], Tensor], width: float
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return images, labels and supports; what gets no label becomes what it was.
-
-        Args:
-            labeller: see :class:`RandAnomaly`.
-            width: of the value range, which changes are fractions of.
-        """
-        image, clean = self.image.contiguous(), self.clean
-        made = (image != clean).flatten(1).any(1)
-        support = (self.canvas[:, -2:-1] > 0) & made.reshape(-1, *[1] * (clean.ndim - 1))
-        label = labeller(mean_change(image, clean, support) / width, support, self.canvas[:, -1:])
-        labelled = label > 0
-        if bool((support != labelled).any()):
-            image = torch.where(labelled, image, clean)
-        return image, label, labelled
 
 
 def with_meta_of(image: Tensor, values: Tensor) -> Tensor:

@@ -221,6 +221,13 @@ def patch_batches(
     return [kind(images, [rows[i] for i in members], [patches[i] for i in members]) for members, _, _ in groups]  # type: ignore[return-value]
 
 
+def images_at_once(images: Tensor) -> int:
+    """Number of whole images that are worked on at once: on a CPU no more than its cache holds."""
+    if images.device.type != "cpu":
+        return len(images)
+    return max(1, _CPU_BUDGET // math.prod(images.shape[1:]))
+
+
 def rows_of(images: Tensor, rows: Sequence[int]) -> Tensor:
     """Some of the images; one alone is not copied."""
     return images[rows[0] : rows[0] + 1] if len(rows) == 1 else images[list(rows)]
