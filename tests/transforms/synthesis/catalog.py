@@ -59,6 +59,7 @@ CORRUPTIONS: dict[str, tuple[Callable[..., Any], bool, tuple[int, ...]]] = {
 
 CASES = [(name, dims) for name, (_, _, known) in CORRUPTIONS.items() for dims in known]
 UNBOUNDED = {"coarse_noise"}  # published without clipping
+FOREIGN_RANGE = {"perlin_texture"}  # a texture lies in the value range, not in that of the image
 
 
 def make(name: str, **kwargs: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from catalog import CASES, CORRUPTIONS, UNBOUNDED, make, source_of
+from catalog import CASES, CORRUPTIONS, FOREIGN_RANGE, UNBOUNDED, make, source_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from monai.data import MetaTensor
@@ -31,7 +31,7 @@ def smooth(shape: tuple[int, ...], channels: int, seed: int, dtype: Any) -> torc
     return image.to(dtype) if dtype.is_floating_point else (image * 255).to(dtype)
 
 
-def check(name: str, image: torch.Tensor, result: dict[str, Any]) -> None:
+def check(name: str, image: torch.Tensor, result: dict[str, Any], value_range: tuple[int, int] = (0, 1)) -> None:
     """The contract of a corruption's result."""
     clean = image.to(torch.float32)
     out, label, support = result["image"], result["label"], result["support"]
@@ -47,7 +47,9 @@ def check(name: str, image: torch.Tensor, result: dict[str, Any]) -> None:
     changed = bool((out != clean).any())
     assert result["target"] == int(changed)
     assert changed or not bool(support.any())
-    if name not in UNBOUNDED:
+    if name in FOREIGN_RANGE:
+        assert float(out.min()) >= value_range[0] and float(out.max()) <= value_range[1]
+    elif name not in UNBOUNDED:
         for channel, before in zip(out, clean, strict=True):
             assert float(channel.min()) >= float(before.min()) and float(channel.max()) <= float(before.max())
     assert isinstance(json.loads(result["params"]), list)
@@ -67,12 +69,12 @@ def test_contract(name: str, dims: int) -> None:
     def run(shape: tuple[int, ...], channels: int, dtype: Any, seed: int) -> None:
         image = smooth(shape, channels, seed % 1000, dtype)
         given_image, source = image.clone(), source_of(name, image)
-        settings = {} if dtype.is_floating_point else {"value_range": (0, 255)}
-        transform = make(name, **settings).set_random_state(seed)
+        value_range = (0, 1) if dtype.is_floating_point else (0, 255)
+        transform = make(name, value_range=value_range).set_random_state(seed)
         result = transform(image, None, source)
-        check(name, image, result)
+        check(name, image, result, value_range)
         assert bool((image == given_image).all())  # the input stays as it is
-        again = make(name, **settings).set_random_state(seed)(image, None, source)
+        again = make(name, value_range=value_range).set_random_state(seed)(image, None, source)
         assert bool((again["image"] == result["image"]).all()) and again["params"] == result["params"]
         made.append(result["target"])
 
