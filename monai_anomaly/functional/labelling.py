@@ -139,8 +139,22 @@ def median_change(change: Tensor, support: Tensor, width: int) -> Tensor:
     for place in support.nonzero().split(max(_MOST_VALUES // len(neighbors), 1)):
         index = (place * strides).sum(1)[:, None] + neighbors
         windows = padded.flatten().index_select(0, index.flatten()).reshape(index.shape)
-        result[place.unbind(1)] = windows.nanmedian(-1).values
+        result[place.unbind(1)] = lower_median(windows, sort=windows.device.type != "cpu")
     return result
+
+
+def lower_median(values: Tensor, sort: bool = False) -> Tensor:
+    """Median over the last axis without NaN; of an even number of values the lower one in the middle.
+
+    Args:
+        values: (..., N), at least one of each N no NaN.
+        sort: whether to sort, which is slower on a CPU; PyTorch's own median is not deterministic on a GPU.
+    """
+    if not sort:
+        return values.nanmedian(-1).values
+    ordered = values.nan_to_num(nan=torch.inf).sort(-1).values
+    middle = (values.isfinite().sum(-1, keepdim=True) - 1) // 2
+    return ordered.gather(-1, middle)[..., 0]
 
 
 def _check_positive(**values: float) -> None:

@@ -215,3 +215,13 @@ def test_filling_ends_whatever_the_change() -> None:
     change = torch.rand(1, 1, 9, 9)
     change[0, 0, 4, 4] = torch.nan
     flipped_gaussian_label(change, torch.ones_like(change, dtype=torch.bool), change)
+
+
+def test_the_median_of_a_gpu_is_that_of_a_cpu() -> None:
+    values = torch.rand(50, 9, generator=torch.Generator().manual_seed(0))
+    values[torch.rand(50, 9, generator=torch.Generator().manual_seed(1)) < 0.4] = torch.nan
+    values[:, 4] = 0.5
+    sorted_first = labelling.lower_median(values, sort=True)
+    assert torch.equal(sorted_first, labelling.lower_median(values))
+    expected = [sorted(x for x in row if x == x)[(sum(x == x for x in row) - 1) // 2] for row in values.tolist()]
+    np.testing.assert_allclose(sorted_first.numpy(), expected)

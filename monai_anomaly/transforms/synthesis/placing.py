@@ -68,6 +68,8 @@ class PatchBatch(_Patches):
     @cached_property
     def boxes(self) -> Tensor:
         """What the images hold in the boxes now, (N, C, *P); the padding holds what is beside."""
+        if self.whole:
+            return rows_of(self.images, self.rows)
         return crop_boxes(self.images, self.rows, self.corners, self.size)
 
     @property
@@ -102,7 +104,7 @@ class PatchBatch(_Patches):
         index = linear_index(self.corners, self.size, self.images.shape[2:], self.images.device)
         return index if len(self) == 1 else torch.where(self.valid.flatten(1), index, index[:, :1])
 
-    @property
+    @cached_property
     def whole(self) -> bool:
         """Whether every box is a whole image."""
         return bool((self.sizes == np.array(self.images.shape[2:])).all())
