@@ -118,6 +118,11 @@ def test_no_file_is_too_long() -> None:
     assert not {file: length for file, length in lengths.items() if length > LONGEST_FILE}
 
 
+def test_names_of_test_files_are_unique() -> None:
+    names = [path.name for path in PYTHON if "tests" in path.relative_to(REPOSITORY).parts and path.stem != "conftest"]
+    assert not {name for name in names if names.count(name) > 1}, "the tests are no packages: pytest would mix them up"
+
+
 def test_no_function_is_too_long() -> None:
     too_long = []
     for path in PYTHON:
