@@ -80,6 +80,14 @@ def sample_spline(coefficients: Tensor, points: Tensor) -> Tensor:
     return values.sum(2).unflatten(2, shape)
 
 
+def sample_in_range(coefficients: Tensor, points: Tensor, images: Tensor) -> Tensor:
+    """Values of splines, which overshoot, clipped to the range of each channel of the images (B, C, *S)."""
+    values = sample_spline(coefficients, points)
+    low, high = torch.aminmax(images.flatten(2), dim=2)
+    shape = (*low.shape, *[1] * (values.ndim - 2))
+    return torch.minimum(torch.maximum(values, low.reshape(shape)), high.reshape(shape))
+
+
 def _combinations(choices: Sequence[Tensor]) -> list[Tensor]:
     """All combinations of one of two choices an axis (B, 2, M), each axis expanded to (B, 2, ..., 2, M)."""
     result = []

@@ -14,11 +14,12 @@ import torch
 from monai.config import KeysCollection, NdarrayOrTensor
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
-from monai.utils import TransformBackends, convert_to_tensor
+from monai.utils import TransformBackends
 from scipy import ndimage
 from torch import Tensor
 
 from ...utils import Keys
+from ..checks import checked_image
 
 
 class AnatomyMask(Transform):
@@ -40,15 +41,7 @@ class AnatomyMask(Transform):
         Raises:
             ValueError: when the image holds NaN or infinite values, or has too few or too many axes.
         """
-        image = convert_to_tensor(img, track_meta=isinstance(img, MetaTensor))
-        name = image.meta.get("filename_or_obj", "(no file)") if isinstance(image, MetaTensor) else "(no file)"
-        if image.ndim - 1 not in self.dims or image.numel() == 0:
-            expected = " or ".join(f"{d}D" for d in self.dims)
-            raise ValueError(
-                f"{type(self).__name__} is defined for {expected} images (C, *S), got one of shape {tuple(image.shape)}"
-            )
-        if not bool(torch.isfinite(image).all()):
-            raise ValueError(f"image {name} holds NaN or infinite values: repair the file or leave it out")
+        image = checked_image(img, self.dims, type(self).__name__)
         values = image.as_tensor() if isinstance(image, MetaTensor) else image
         found = self.find(values.detach().cpu().numpy().astype(np.float64))
         mask = torch.from_numpy(np.ascontiguousarray(found[None], dtype=bool)).to(image.device)

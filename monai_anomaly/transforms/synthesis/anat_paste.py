@@ -17,8 +17,8 @@ from ...functional.boxes import crop_boxes, inside_boxes
 from ...functional.jitter import NAMES, draw_jitter, jitter_color
 from ...functional.shapes import DeformedShape
 from ..anatomy.lungs import LungMask
+from ..checks import check_choice, check_positive, check_range
 from .anomaly import RandAnomaly
-from .checks import check_choice, check_positive, check_range
 from .dictionary import RandAnomalyd
 from .placements import ForegroundPlacement
 from .placing import PatchBatch

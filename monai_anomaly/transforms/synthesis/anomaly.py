@@ -20,8 +20,8 @@ from torch import Tensor
 from ...functional.labelling import binary_label
 from ...functional.shapes import DeformedShape
 from ...utils import Keys
+from ..checks import check_choice, check_count, check_range, name_of, prepare_image
 from .canvas import Canvas
-from .checks import check_choice, check_count, check_range, name_of, prepare_image
 from .placing import PatchBatch, VoxelBatch, patch_batches, rows_of
 from .plan import Frame, Patch, Plan, Sources, to_mask
 
@@ -169,10 +169,7 @@ class RandAnomaly(RandomizableTransform):
         Raises:
             ValueError: when the image is not finite, has too few or too many axes or a mask does not fit.
         """
-        image = prepare_image(img, self.dims, type(self).__name__)
-        sources = None if source is None else [convert_to_tensor(source, dtype=torch.float32, track_meta=False)]
-        plan = self.plan(self.R, image, foreground, sources)
-        return sample_of(self.apply(image[None], [plan]), plan, image)
+        return corrupt_one(self, img, foreground, source)
 
     def plan(
         self,
@@ -317,6 +314,16 @@ class RandAnomaly(RandomizableTransform):
             if drawn is not None:
                 return drawn
         return None
+
+
+def corrupt_one(
+    planner: Any, img: NdarrayOrTensor, foreground: NdarrayOrTensor | None, source: NdarrayOrTensor | None
+) -> dict[str, Any]:
+    """Draw and make the anomalies of one image, see :meth:`RandAnomaly.__call__`."""
+    image = prepare_image(img, planner.dims, type(planner).__name__)
+    sources = None if source is None else [convert_to_tensor(source, dtype=torch.float32, track_meta=False)]
+    plan = planner.plan(planner.R, image, foreground, sources)
+    return sample_of(planner.apply(image[None], [plan]), plan, image)
 
 
 def with_meta_of(image: Tensor, values: Tensor) -> Tensor:

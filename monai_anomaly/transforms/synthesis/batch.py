@@ -12,8 +12,8 @@ from monai.transforms import Randomizable
 from torch import Tensor
 
 from ...utils import Keys
+from ..checks import prepare_image
 from .anomaly import RandAnomaly
-from .checks import prepare_image
 from .mixture import RandAnomalyMixture
 
 

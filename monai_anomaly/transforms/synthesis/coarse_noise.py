@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from ...functional.noise import coarse_field, coarse_noise
+from ..checks import check_choice, check_positive, check_range
 from .anomaly import RandAnomaly
-from .checks import check_choice, check_positive, check_range
 from .dictionary import RandAnomalyd
 from .placements import FixedPlacement
 from .placing import PatchBatch

@@ -17,7 +17,7 @@ from ...functional.deformation import KINDS, push_exponent, radial_factor
 from ...functional.noise import fractal_noise
 from ...functional.shapes import relative_radius
 from ...functional.spline import REACH, sample_spline
-from .checks import check_choice, check_positive, check_range, check_sizes
+from ..checks import check_choice, check_positive, check_range, check_sizes
 from .placing import PatchBatch, VoxelBatch
 from .plan import UNITS, Frame, Patch
 from .sources import SamePlace, SourceBox, source_boxes, stacked_sources
@@ -82,10 +82,8 @@ class PoissonBlend:
         """Draw the foreign image, the part of it, and its weight."""
         if self.mode == "pii":
             patch.weight = float(rng.uniform(*self.alpha))
-        if self.erode:
-            square = np.ones((3,) * patch.mask.ndim)
-            patch.mask = ndimage.binary_erosion(patch.mask, square, iterations=self.erode)
-        return self.source_box(rng, patch, frame) if patch.mask.any() else None
+        eroded = eroded_patch(patch, self.erode)
+        return None if eroded is None else self.source_box(rng, eroded, frame)
 
     def apply(self, batch: PatchBatch) -> Tensor:
         """Blend all boxes at once."""
@@ -191,6 +189,13 @@ class IntensityChange:
         """Add all bumps."""
         ramp = batch.stack([patch.parameters["ramp"] for patch in batch.patches])
         return batch.values + batch.numbers("strength")[..., None] * ramp[:, None]
+
+
+def eroded_patch(patch: Patch, times: int) -> Patch | None:
+    """Erode the mask of a patch by a cube of 3 voxels; None where nothing is left of it."""
+    if times:
+        patch.mask = ndimage.binary_erosion(patch.mask, np.ones((3,) * patch.mask.ndim), iterations=times)
+    return patch if patch.mask.any() else None
 
 
 def inner_edge(mask: np.ndarray) -> np.ndarray:

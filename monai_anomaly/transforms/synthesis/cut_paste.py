@@ -24,14 +24,14 @@ from torch import Tensor
 from ...functional.boxes import box_points, crop_boxes
 from ...functional.jitter import NAMES, draw_jitter, jitter_color
 from ...functional.shapes import DeformedShape, random_rotation, transform_points
-from ...functional.spline import REACH, sample_spline, spline_coefficients, spline_crop
+from ...functional.spline import REACH, sample_in_range, spline_coefficients, spline_crop
 from ...utils import Keys
+from ..checks import check_positive, check_range, prepare_image
 from .anomaly import RandAnomaly, sample_of
-from .checks import check_positive, check_range, prepare_image
 from .dictionary import RandAnomalyd
 from .mixture import RandAnomalyMixture
 from .placements import UniformPlacement
-from .placing import PatchBatch
+from .placing import PatchBatch, rows_of
 from .plan import Frame, Patch, Plan
 from .shapes import RandomRectangle, check_around_one
 
@@ -347,10 +347,8 @@ def _rotated(batch: PatchBatch, corners: np.ndarray) -> Tensor:
     low, center = batch.numbers("low"), (batch.numbers("upright").to(crops) - 1) / 2
     points = box_points(batch.size, crops).reshape(1, -1, dims) + low[:, None]
     points = transform_points(points, batch.numbers("inverse")) + (center + REACH)[:, None]
-    values = sample_spline(spline_coefficients(crops), points.reshape(len(batch), *batch.size, dims))
-    lowest, highest = torch.aminmax(batch.images[batch.rows].flatten(2), dim=2)
-    bounds = (bound.reshape(*bound.shape, *[1] * dims) for bound in (lowest, highest))
-    return torch.clamp(values, *bounds)  # splines overshoot
+    points = points.reshape(len(batch), *batch.size, dims)
+    return sample_in_range(spline_coefficients(crops), points, rows_of(batch.images, batch.rows))
 
 
 def _both(kwargs: dict[str, Any]) -> list[RandAnomaly]:

@@ -18,8 +18,8 @@ import numpy as np
 from scipy import ndimage
 
 from ...functional.noise import gradient_noise
+from ..checks import check_choice, check_range
 from .anomaly import RandAnomaly
-from .checks import check_choice, check_range
 from .corruptors import AlphaBlend
 from .dictionary import RandAnomalyd
 from .placements import FixedPlacement

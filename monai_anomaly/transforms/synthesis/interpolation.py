@@ -15,8 +15,8 @@ from monai.data import MetaTensor
 from torch import Tensor
 
 from ...functional.labelling import binary_label, weight_label
+from ..checks import check_choice, check_range
 from .anomaly import Corruptor, RandAnomaly, ShapeMaker
-from .checks import check_choice, check_range
 from .corruptors import AlphaBlend, PoissonBlend
 from .dictionary import RandAnomalyd
 from .placements import CenterPlacement

@@ -20,8 +20,8 @@ import numpy as np
 
 from ...functional.blending import MODES
 from ...functional.labelling import binary_label, flipped_gaussian_label
+from ..checks import check_choice
 from .anomaly import Corruptor, RandAnomaly
-from .checks import check_choice
 from .corruptors import IntensityChange, PoissonBlend, RadialWarp
 from .dictionary import RandAnomalyd
 from .placements import UniformPlacement
@@ -95,8 +95,7 @@ class RandSinkDeform(ManyTasksAnomaly):
     """
 
     def __init__(self, push: Sequence[float] | None = None, push_unit: str = "fraction", **kwargs: Any) -> None:
-        push = _push(**kwargs) if push is None and push_unit == "fraction" else push
-        super().__init__(RadialWarp("sink", push, push_unit), **kwargs)
+        super().__init__(_warp("sink", push, push_unit, **kwargs), **kwargs)
 
 
 class RandSourceDeform(ManyTasksAnomaly):
@@ -109,8 +108,7 @@ class RandSourceDeform(ManyTasksAnomaly):
     """
 
     def __init__(self, push: Sequence[float] | None = None, push_unit: str = "fraction", **kwargs: Any) -> None:
-        push = _push(**kwargs) if push is None and push_unit == "fraction" else push
-        super().__init__(RadialWarp("source", push, push_unit), **kwargs)
+        super().__init__(_warp("source", push, push_unit, **kwargs), **kwargs)
 
 
 class RandSmoothIntensity(ManyTasksAnomaly):
@@ -137,9 +135,10 @@ class RandFractalIntensity(ManyTasksAnomaly):
         super().__init__(IntensityChange(scale, fractal=True), **{"edition": "diffusion", **kwargs})
 
 
-def _push(edition: str = EDITIONS[0], **kwargs: Any) -> tuple[float, float]:
+def _warp(kind: str, push: Sequence[float] | None, unit: str, edition: str = EDITIONS[0], **kwargs: Any) -> RadialWarp:
+    """Warp whose push, where none is given, is that of the edition."""
     check_choice("edition", edition, EDITIONS)
-    return PUSH[edition]
+    return RadialWarp(kind, PUSH[edition] if push is None and unit == "fraction" else push, unit)
 
 
 def many_tasks(

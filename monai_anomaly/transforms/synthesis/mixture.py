@@ -10,11 +10,10 @@ import numpy as np
 import torch
 from monai.config import NdarrayOrTensor
 from monai.transforms import RandomizableTransform
-from monai.utils import TransformBackends, convert_to_tensor
+from monai.utils import TransformBackends
 from torch import Tensor
 
-from .anomaly import RandAnomaly, sample_of
-from .checks import prepare_image
+from .anomaly import RandAnomaly, corrupt_one
 from .dictionary import RandAnomalyd
 from .plan import Plan, Sources
 
@@ -69,10 +68,7 @@ class RandAnomalyMixture(RandomizableTransform):
         source: NdarrayOrTensor | None = None,
     ) -> dict[str, Any]:
         """Corrupt one image, see :meth:`RandAnomaly.__call__`."""
-        image = prepare_image(img, self.dims, type(self).__name__)
-        sources = None if source is None else [convert_to_tensor(source, dtype=torch.float32, track_meta=False)]
-        plan = self.plan(self.R, image, foreground, sources)
-        return sample_of(self.apply(image[None], [plan]), plan, image)
+        return corrupt_one(self, img, foreground, source)
 
     def plan(
         self,

@@ -11,8 +11,8 @@ import numpy as np
 from torch import Tensor
 
 from ...functional.shapes import random_rotation, random_size
+from ..checks import check_choice, check_positive
 from .anomaly import clip_to_image
-from .checks import check_choice, check_positive
 from .plan import UNITS, Frame, Patch, to_mask
 from .sources import match_channels
 

@@ -15,7 +15,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from scipy import ndimage
 from torch import Tensor
 
 from ...functional.blending import SMALLEST_BOX, poisson_blend_boxes
@@ -28,8 +27,9 @@ from ...functional.labelling import (
     weight_label,
 )
 from ..anatomy.foreground import DifferentFromBackground
+from ..checks import check_choice, check_range
 from .anomaly import RandAnomaly
-from .checks import check_choice, check_range
+from .corruptors import eroded_patch
 from .dictionary import RandAnomalyd
 from .natural_parts import MovedPart, RandomPart
 from .placements import FixedPlacement
@@ -200,10 +200,7 @@ class PartBlend:
         """Draw the part, its place and its weight."""
         patch.weight = float(rng.uniform(*self.alpha))
         moved = self.part(rng, patch, frame)
-        if moved is None or self.erode == 0:
-            return moved
-        moved.mask = ndimage.binary_erosion(moved.mask, np.ones((3,) * moved.mask.ndim), iterations=self.erode)
-        return moved if moved.mask.any() else None
+        return None if moved is None else eroded_patch(moved, self.erode)
 
     def apply(self, batch: PatchBatch) -> Tensor:
         """Blend all boxes at once; a weight scales the change of the gradients, and so that of the image."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .checks import check_choice, check_positive
+from ..checks import check_choice, check_positive
 from .plan import Frame, volume
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...functional.shapes import DeformedShape, deform_shape, random_size
-from .checks import check_choice, check_positive, check_range, check_sizes
+from ..checks import check_choice, check_positive, check_range, check_sizes
 from .plan import UNITS, Frame
 
 BOUNDS = (0.06, 0.8)

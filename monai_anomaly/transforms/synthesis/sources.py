@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ...functional.boxes import box_points, crop_boxes
 from ...functional.shapes import random_rotation, transform_points
-from ...functional.spline import REACH, sample_spline, spline_coefficients, spline_crop
+from ...functional.spline import REACH, sample_in_range, spline_coefficients, spline_crop
 from ...utils import Keys
 from .placing import PatchBatch, VoxelBatch
 from .plan import Frame, Patch
@@ -176,9 +176,7 @@ def source_boxes(batch: PatchBatch) -> Tensor:
     dims = len(batch.size)
     grid = box_points(batch.size, sources).reshape(1, -1, dims)
     points = transform_points(grid, batch.numbers("matrix")) + shift[:, None]
-    values = sample_spline(spline_coefficients(crops), points.reshape(len(batch), *batch.size, dims))
-    low, high = (bound.reshape(*bound.shape, *[1] * dims) for bound in torch.aminmax(sources.flatten(2), dim=2))
-    return torch.minimum(torch.maximum(values, low), high)  # splines overshoot
+    return sample_in_range(spline_coefficients(crops), points.reshape(len(batch), *batch.size, dims), sources)
 
 
 def stacked_sources(batch: PatchBatch | VoxelBatch) -> Tensor:

@@ -16,7 +16,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from scipy import ndimage
 from torch import Tensor
 
-from .checks import check_choice
+from ..checks import check_choice
 from .plan import Frame, Patch
 from .sources import match_channels
 

@@ -17,10 +17,15 @@ from torch import Tensor
 
 def prepare_image(img: NdarrayOrTensor, dims: Sequence[int], who: str) -> Tensor:
     """Return an image as float32 tensor (C, *S), a MetaTensor if it was one, after checking it."""
+    return checked_image(img, dims, who, torch.float32)
+
+
+def checked_image(img: NdarrayOrTensor, dims: Sequence[int], who: str, dtype: torch.dtype | None = None) -> Tensor:
+    """Return an image as tensor (C, *S) of a type or its own, a MetaTensor if it was one, after checking it."""
     image = convert_to_tensor(img, track_meta=isinstance(img, MetaTensor))
     if image.is_complex():
         raise ValueError(f"{who} needs real values, got {image.dtype} in image {name_of(image)}")
-    image = image.to(torch.float32)
+    image = image if dtype is None else image.to(dtype)
     if image.ndim - 1 not in dims or image.numel() == 0:
         expected = " or ".join(f"{d}D" for d in dims)
         raise ValueError(
