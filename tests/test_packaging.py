@@ -40,6 +40,7 @@ DISTRIBUTION = {
 }
 # Dependencies that nothing imports by name, and the text in the package or its recipes that cannot do without them.
 THROUGH_MONAI = {
+    "einops": r"DiffusionModelUNet",
     "fire": r"monai\.bundle",  # the command line of monai.bundle
     "itk": r"ITKReader",
     "nibabel": r"NibabelReader",

@@ -8,6 +8,7 @@ from .convert_csv import convert_csv
 from .convert_folder import convert_folder
 from .datalist import inference_items, list_images, load_datalist, read_datalist, validate_datalist, write_datalist
 from .dataset import AnomalyDataset, EpochSampler
+from .hold_out import hold_out
 from .phantom import make_phantom
 from .sample_data import sample_dir
 
@@ -18,6 +19,7 @@ __all__ = [
     "EpochSampler",
     "convert_csv",
     "convert_folder",
+    "hold_out",
     "inference_items",
     "list_images",
     "load_datalist",

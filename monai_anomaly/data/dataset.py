@@ -33,6 +33,8 @@ class AnomalyDataset(Dataset):
         cache_num: at most that many items are cached, the rest is loaded at each access; default all.
         num_workers: threads that fill the cache; default 1.
         progress: whether to show a progress bar while the cache is filled; default True.
+        fixed: whether every epoch draws what epoch 0 does, as a validation wants that is compared with the one before;
+            default False.
 
     Raises:
         ValueError: when ``data`` is empty, ``seed`` is negative, or ``transform`` holds a random transform.
@@ -47,6 +49,7 @@ class AnomalyDataset(Dataset):
         cache_num: int = sys.maxsize,
         num_workers: int | None = 1,
         progress: bool = True,
+        fixed: bool = False,
     ) -> None:
         if len(data) == 0:
             raise ValueError("data holds no item: give a section with items")
@@ -57,6 +60,7 @@ class AnomalyDataset(Dataset):
             raise ValueError(f"transform is cached and must not be random, got {draws}: give these as random_transform")
         self.random_transform = _composed(random_transform) if random_transform else None
         self.seed = seed
+        self.fixed = fixed
         self.cache = CacheDataset(
             data, deterministic.flatten(), cache_num=cache_num, num_workers=num_workers, progress=progress
         )
@@ -73,7 +77,7 @@ class AnomalyDataset(Dataset):
         item[Keys.INDEX] = index
         if self.random_transform is None:
             return item
-        self.random_transform.set_random_state(seed=derive_seed(self.seed, epoch, index))
+        self.random_transform.set_random_state(seed=derive_seed(self.seed, 0 if self.fixed else epoch, index))
         return apply_transform(self.random_transform, item, map_items=False)
 
     def __iter__(self) -> Iterator[Any]:
@@ -88,7 +92,7 @@ class AnomalyDataset(Dataset):
     @property
     def is_random(self) -> bool:
         """Whether a sample differs between epochs; if not, what is computed from it may be kept."""
-        return self.random_transform is not None and bool(_random_parts(self.random_transform))
+        return self.random_transform is not None and not self.fixed and bool(_random_parts(self.random_transform))
 
 
 class EpochSampler(DistributedSampler):

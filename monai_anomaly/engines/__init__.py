@@ -3,15 +3,19 @@
 
 from __future__ import annotations
 
-from .batch import prepare_image_batch, score_batch
+from .batch import prepare_image_batch, prepare_restoration_batch, score_batch
 from .devices import device_of_rank, end_processes, is_first_process
+from .diffusion_batch import LossBatch, NoisedPair
 from .ensemble_trainer import EnsembleTrainer
 
 __all__ = [
     "EnsembleTrainer",
+    "LossBatch",
+    "NoisedPair",
     "device_of_rank",
     "end_processes",
     "is_first_process",
     "prepare_image_batch",
+    "prepare_restoration_batch",
     "score_batch",
 ]

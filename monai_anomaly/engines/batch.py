@@ -36,6 +36,27 @@ def prepare_image_batch(
     return image, image
 
 
+def prepare_restoration_batch(
+    batchdata: dict[str, Any],
+    device: str | torch.device | None = None,
+    non_blocking: bool = False,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor]:
+    """Input and target of a restorer: the corrupted image and the clean one (B, C, *S).
+
+    Args:
+        batchdata: batch with ``image`` and ``clean``.
+        device: where to move it.
+        non_blocking: as in ``Tensor.to``.
+        kwargs: further arguments of ``Tensor.to``.
+    """
+    image, clean = (
+        plain_tensor(batchdata[key]).to(device=device, non_blocking=non_blocking, **kwargs)
+        for key in (Keys.IMAGE, Keys.CLEAN)
+    )
+    return image, clean
+
+
 def score_batch(engine: SupervisedEvaluator, batchdata: dict[str, Any]) -> dict[str, Any]:
     """One step of an evaluator: the ``iteration_update`` of MONAI's evaluators.
 

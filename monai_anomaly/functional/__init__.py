@@ -20,7 +20,8 @@ from .curves import (
     roc_curve,
 )
 from .deformation import push_exponent, radial_factor
-from .errors import l1_error, l2_error, ssim_error, variance_weighted_error
+from .diffusion import denoising_step, diffusion_times, min_snr_weight, shifted_by_content
+from .errors import feature_error, l1_error, l2_error, ssim_error, variance_weighted_error
 from .labelling import (
     binary_label,
     flipped_gaussian_label,
@@ -63,8 +64,11 @@ __all__ = [
     "cosine_similarity",
     "count_scores",
     "deform_shape",
+    "denoising_step",
+    "diffusion_times",
     "draw_score_statistics",
     "euclidean_similarity",
+    "feature_error",
     "flipped_gaussian_label",
     "fractal_noise",
     "gradient_noise",
@@ -77,6 +81,7 @@ __all__ = [
     "max_score",
     "mean_change",
     "mean_score",
+    "min_snr_weight",
     "no_similarity",
     "pearson_similarity",
     "per_region_overlap",
@@ -94,6 +99,7 @@ __all__ = [
     "roc_curve",
     "sample_spline",
     "saturating_label",
+    "shifted_by_content",
     "spline_coefficients",
     "ssim_error",
     "top_fraction_score",

@@ -7,6 +7,8 @@ All take (B, C, *S) tensors and return (B, C, *S), un-reduced.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from monai.metrics.regression import compute_ssim_and_cs
@@ -66,14 +68,17 @@ def ssim_error(
         Z. Wang, A. Bovik, H. Sheikh, E. Simoncelli: "Image Quality Assessment", IEEE TIP 2004. As a reconstruction
         error: P. Bergmann, S. Löwe, M. Fauser, D. Sattlegger, C. Steger, VISAPP 2019.
     """
-    if compat not in (None, "medianomaly"):
-        raise ValueError(f'compat must be None or "medianomaly", got {compat!r}.')
+    if compat not in (None, "medianomaly", "upd"):
+        raise ValueError(f'compat must be None, "medianomaly" or "upd", got {compat!r}.')
     size = prediction.shape[2:]
     if win_size % 2 == 0 or win_size > min(size):
         raise ValueError(f"win_size must be odd and at most the image size {tuple(size)}, got {win_size}.")
-    if compat is None:
-        border = [win_size // 2] * (2 * len(size))
-        prediction, target = (F.pad(image, border, mode="reflect") for image in (prediction, target))
+    if compat == "upd":
+        prediction, target = (image / data_range + 0.5 for image in (prediction, target))
+        data_range = 255.0
+    if compat != "medianomaly":
+        border, mode = [win_size // 2] * (2 * len(size)), "reflect" if compat is None else "constant"
+        prediction, target = (F.pad(image, border, mode=mode) for image in (prediction, target))
     else:
         half = data_range / 2
         prediction, target = prediction.clamp(-half, half) + half, target.clamp(-half, half) + half
@@ -83,4 +88,22 @@ def ssim_error(
     error = 1 - similarity
     if compat is None:
         return error
+    if compat == "upd":
+        return error.clamp(0, 1)
     return F.interpolate(error, size=size, mode="bilinear" if len(size) == 2 else "trilinear", align_corners=False)
+
+
+def feature_error(prediction: Sequence[Tensor], target: Sequence[Tensor], size: Sequence[int]) -> Tensor:
+    """One minus the cosine similarity of features at each place, averaged over several layers, (B, 1, *S), in [0, 2].
+
+    Args:
+        prediction: features of the prediction, one tensor (B, C_l, *S_l) a layer.
+        target: features of the image, of the same shapes.
+        size: size S of the map, to which the coarser ones are interpolated linearly.
+    """
+    mode = "bilinear" if len(size) == 2 else "trilinear"
+    maps = [
+        F.interpolate(1 - F.cosine_similarity(a, b, dim=1)[:, None], size=tuple(size), mode=mode, align_corners=False)
+        for a, b in zip(prediction, target, strict=True)
+    ]
+    return torch.stack(maps).mean(0)

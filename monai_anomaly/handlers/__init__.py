@@ -3,19 +3,25 @@
 
 from __future__ import annotations
 
+from .gradient_clipper import GradientClipper
 from .image_panels import AnomalyImagePanels
+from .member_loader import MemberLoader, pack_members
 from .metric_handlers import AnomalyMetrics, ImageAP, ImageAUROC, PixelAP, PixelAUROC, PixelBestDice, PixelPRO
 from .progress import EpochProgress, loss_value
 from .report_writer import ReportWriter
 from .result_writers import MetricsWriter, ScoresWriter
+from .smoothed_loss import SmoothedLoss
 from .training_checkpoint import TrainingCheckpoint
+from .weight_average import WeightAverage
 
 __all__ = [
     "AnomalyImagePanels",
     "AnomalyMetrics",
     "EpochProgress",
+    "GradientClipper",
     "ImageAP",
     "ImageAUROC",
+    "MemberLoader",
     "MetricsWriter",
     "PixelAP",
     "PixelAUROC",
@@ -23,6 +29,9 @@ __all__ = [
     "PixelPRO",
     "ReportWriter",
     "ScoresWriter",
+    "SmoothedLoss",
     "TrainingCheckpoint",
+    "WeightAverage",
     "loss_value",
+    "pack_members",
 ]

@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,9 @@ class TrainingCheckpoint:
             members are not all trained.
         resume: go on with the run that ``save_dir`` holds; False starts anew, as federated learning wants, where the
             weights come from elsewhere.
+        result: network whose weights ``model.pt`` and ``model_best.pt`` hold; None: ``network`` itself. An average of
+            the weights, for instance.
+        also: what else a resumed run goes on with, by name: anything with ``state_dict`` and ``load_state_dict``.
 
     Raises:
         ValueError: when an argument is outside its range; at the start of a run, when ``save_dir`` holds a run with
@@ -65,6 +69,8 @@ class TrainingCheckpoint:
         evaluator: Engine | None = None,
         key_metric: str = "image_auroc",
         resume: bool = True,
+        result: nn.Module | None = None,
+        also: Mapping[str, Any] | None = None,
     ) -> None:
         if interval < 1 or min_seconds < 0 or seed < 0:
             raise ValueError(
@@ -81,6 +87,8 @@ class TrainingCheckpoint:
         self.key_metric = key_metric
         self.best = -math.inf
         self.resume = resume
+        self.result = network if result is None else result
+        self.also = dict(also or {})
         self._optimizer = _short_hash(_describe(optimizer))  # now: a schedule changes it while it runs
         self._loaded = False
         self._last_save = time.monotonic()
@@ -122,6 +130,8 @@ class TrainingCheckpoint:
         unwrap(self.network).load_state_dict(stored["network"])
         self.optimizer.load_state_dict(stored["optimizer"])
         engine.load_state_dict(stored["trainer"])
+        for name, part in self.also.items():
+            part.load_state_dict(stored["also"][name])
         self.best = stored["best"]
         if engine.state.epoch == engine.state.max_epochs:
             logger.info("%s is complete: evaluate it, or choose another output_dir", path)
@@ -159,13 +169,14 @@ class TrainingCheckpoint:
             "optimizer": self.optimizer.state_dict(),
             "trainer": engine.state_dict(),
             "best": self.best,
+            "also": {name: part.state_dict() for name, part in self.also.items()},
         }
         self._write(CHECKPOINT, state)
         self._last_save = time.monotonic()
 
     def _save_last(self, engine: Engine) -> None:
         self.save(engine)
-        self._write(LAST, unwrap(self.network).state_dict())
+        self._write(LAST, unwrap(self.result).state_dict())
         if idist.get_rank() == 0:
             epochs = {"total_epochs": engine.state.max_epochs}
             write_json(self.save_dir / SETTINGS, self._all_settings(engine) | epochs)
@@ -174,7 +185,7 @@ class TrainingCheckpoint:
         value = float(evaluator.state.metrics.get(self.key_metric, math.nan))
         if value > self.best and _all_members_trained(self.network):  # the former is false for NaN
             self.best = value
-            self._write(BEST, unwrap(self.network).state_dict())
+            self._write(BEST, unwrap(self.result).state_dict())
 
     def _write(self, name: str, state: dict[str, Any]) -> None:
         if idist.get_rank() == 0:

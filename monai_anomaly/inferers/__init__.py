@@ -4,5 +4,6 @@
 from __future__ import annotations
 
 from .map_inferer import EnsembleInferer, ReconstructionInferer
+from .restoration_inferer import RestorationInferer
 
-__all__ = ["EnsembleInferer", "ReconstructionInferer"]
+__all__ = ["EnsembleInferer", "ReconstructionInferer", "RestorationInferer"]

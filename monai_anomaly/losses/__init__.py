@@ -5,8 +5,17 @@ from __future__ import annotations
 
 from .address_entropy_loss import AddressEntropyLoss
 from .heteroscedastic_loss import HeteroscedasticLoss
+from .noise_prediction_loss import NoisePredictionLoss, NoiseTarget
 from .reconstruction_loss import ReconstructionLoss
 from .repulsion_loss import RepulsionLoss
 from .weighted_sum_loss import WeightedSumLoss
 
-__all__ = ["AddressEntropyLoss", "HeteroscedasticLoss", "ReconstructionLoss", "RepulsionLoss", "WeightedSumLoss"]
+__all__ = [
+    "AddressEntropyLoss",
+    "HeteroscedasticLoss",
+    "NoisePredictionLoss",
+    "NoiseTarget",
+    "ReconstructionLoss",
+    "RepulsionLoss",
+    "WeightedSumLoss",
+]

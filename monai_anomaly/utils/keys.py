@@ -21,6 +21,7 @@ class Keys:
     MAP = "anomaly_map"
     SCORE = "score"
     RECONSTRUCTION = "reconstruction"
+    SPREAD = "spread"
     CLEAN = "clean"
     SOURCE = "source"
     SUPPORT = "support"

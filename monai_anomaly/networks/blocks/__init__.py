@@ -4,17 +4,24 @@
 from __future__ import annotations
 
 from .anomaly_map import ENSEMBLE_SCORES, EnsembleMap, MapOutput, ReconstructionMap
+from .diffusion_map import RESIDUALS, DiffusionMap, DiffusionSampler, RestorationOutput
 from .ensemble import NetworkEnsemble
+from .folds import NetworkFolds
 from .memory import MemoryBlock
 from .outputs import AutoencoderOutput, EnsembleOutput
 
 __all__ = [
     "ENSEMBLE_SCORES",
+    "RESIDUALS",
     "AutoencoderOutput",
+    "DiffusionMap",
+    "DiffusionSampler",
     "NetworkEnsemble",
     "EnsembleMap",
     "EnsembleOutput",
     "MapOutput",
     "MemoryBlock",
+    "NetworkFolds",
     "ReconstructionMap",
+    "RestorationOutput",
 ]

@@ -35,7 +35,7 @@ class NetworkEnsemble(nn.Module):
         if num_members < 1:
             raise ValueError(f"num_members must be positive, got {num_members}.")
         self.members = nn.ModuleList(
-            _make(member, None if seed is None else derive_seed(seed, i)) for i in range(num_members)
+            make_member(member, None if seed is None else derive_seed(seed, i)) for i in range(num_members)
         )
         self.num_active: Tensor  # declared here, because TorchScript cannot read a class annotation
         self.register_buffer("num_active", torch.tensor(num_members))
@@ -79,7 +79,8 @@ class NetworkEnsemble(nn.Module):
         return EnsembleOutput(self.members[int(self.num_active) - 1](image), senior_features)
 
 
-def _make(member: Callable[[], nn.Module], seed: int | None) -> nn.Module:
+def make_member(member: Callable[[], nn.Module], seed: int | None) -> nn.Module:
+    """Make a network whose weights are drawn with a seed, whatever was drawn before; None: with what was."""
     if seed is None:
         return member()
     with torch.random.fork_rng():

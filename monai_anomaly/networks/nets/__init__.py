@@ -4,5 +4,6 @@
 from __future__ import annotations
 
 from .dense_autoencoder import FEATURE_LAYERS, DenseAutoencoder
+from .unet_restorer import RestorerOutput, UNetRestorer
 
-__all__ = ["FEATURE_LAYERS", "DenseAutoencoder"]
+__all__ = ["FEATURE_LAYERS", "DenseAutoencoder", "RestorerOutput", "UNetRestorer"]

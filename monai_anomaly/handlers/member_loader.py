@@ -1,0 +1,94 @@
+# Copyright (c) monai_anomaly contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+
+from ..networks.blocks.diffusion_map import DiffusionMap
+from ..utils import atomic_path
+
+logger = logging.getLogger(__name__)
+
+
+class MemberLoader:
+    """Loads the members of an ensemble that were trained apart, whichever are there, and says which are missing.
+
+    Args:
+        network: the map around the ensemble.
+        path: a folder with ``fold_0/models/model.pt``, ``fold_1/models/model.pt`` and so on, as the trainings write
+            them, or one file with the weights of ``network`` (:func:`pack_members`).
+        name: file of the weights in each ``models`` folder; default ``model_best.pt``.
+
+    Raises:
+        ValueError: naming file and remedy, when nothing is there, or a file is broken or of another network.
+    """
+
+    def __init__(self, network: DiffusionMap, path: str | os.PathLike[str], name: str = "model_best.pt") -> None:
+        self.network = network
+        self.path = Path(path)
+        self.name = name
+
+    def attach(self, engine: Engine) -> None:
+        """Register with an evaluator."""
+        engine.add_event_handler(Events.STARTED, lambda _: self.load())
+
+    def load(self) -> list[int]:
+        """Load the weights; return the numbers of the members that are there."""
+        folds = self.network.network
+        if self.path.is_file():
+            _load(self.network, self.path)
+            return torch.nonzero(folds.present).flatten().tolist()
+        files = [member_file(self.path, index, self.name) for index in range(len(folds.members))]
+        present = [index for index, file in enumerate(files) if file.is_file()]
+        if not present:
+            raise ValueError(
+                f"no weights at {self.path}: there is neither such a file nor {files[0].relative_to(self.path)} in "
+                "such a folder; train first, and give the training's output_dir as --checkpoint"
+            )
+        for index in present:
+            _load(folds.members[index], files[index])
+        folds.keep(present)
+        missing = [index for index in range(len(files)) if index not in present]
+        if missing:
+            logger.warning(
+                "averaging %d of %d members: folds %s are missing; train them with --fold NUMBER",
+                len(present),
+                len(files),
+                ", ".join(map(str, missing)),
+            )
+        return present
+
+
+def member_file(folder: str | os.PathLike[str], fold: int, name: str = "model_best.pt") -> Path:
+    """Where the weights of a fold are."""
+    return Path(folder) / f"fold_{fold}" / "models" / name
+
+
+def pack_members(network: DiffusionMap, folder: str | os.PathLike[str], target: str | os.PathLike[str]) -> list[int]:
+    """Write the members in a folder into one file, as a bundle ships it; return the numbers of those that are there."""
+    present = MemberLoader(network, folder).load()
+    with atomic_path(target) as path:
+        torch.save(network.state_dict(), path)
+    return present
+
+
+def _load(network: torch.nn.Module, path: Path) -> None:
+    try:
+        network.load_state_dict(_read(path), strict=True)
+    except RuntimeError as error:
+        raise ValueError(f"{path} does not fit the network: give the settings of its training ({error})") from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # PyTorch raises many kinds for a broken file
+        raise ValueError(f"{path} cannot be read: delete it and train that fold again ({error})") from error
+    return state

@@ -1,0 +1,59 @@
+# Copyright (c) monai_anomaly contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from ...utils import derive_seed
+from .ensemble import make_member
+
+
+class NetworkFolds(nn.Module):
+    """Networks of the same kind that are trained apart, one a fold, and asked together.
+
+    The buffer ``present`` says which of them have been trained; the others are left out.
+
+    Args:
+        member: makes one untrained network when called without arguments (``"_mode_": "callable"`` in a bundle).
+        num_members: number of networks N; 10 in the image-conditioned diffusion paper.
+        seed: network i starts from weights drawn with a seed made of (seed, i).
+        one_at_a_time: whether only the network in use is on the images' device, the others in the main memory: for
+            networks that do not fit together. Default False.
+
+    Raises:
+        ValueError: when ``num_members`` is not positive.
+    """
+
+    def __init__(
+        self, member: Callable[[], nn.Module], num_members: int = 10, seed: int = 0, one_at_a_time: bool = False
+    ) -> None:
+        super().__init__()
+        if num_members < 1:
+            raise ValueError(f"num_members must be positive, got {num_members}.")
+        self.members = nn.ModuleList(make_member(member, derive_seed(seed, i)) for i in range(num_members))
+        self.present: Tensor
+        self.register_buffer("present", torch.ones(num_members, dtype=torch.bool))
+        self.one_at_a_time = one_at_a_time
+
+    def keep(self, present: list[int]) -> None:
+        """Leave out all members but these.
+
+        Raises:
+            ValueError: when there is none.
+        """
+        if not present:
+            raise ValueError("none of the members has been trained")
+        self.present.zero_()
+        self.present[present] = True
+
+    def each(self, device: torch.device) -> Iterator[tuple[int, nn.Module]]:
+        """Yield the trained members and their numbers, each on ``device`` while it is in use."""
+        for index in torch.nonzero(self.present).flatten().tolist():
+            member = self.members[index].to(device)
+            yield index, member
+            if self.one_at_a_time and device.type != "cpu":
+                member.cpu()
