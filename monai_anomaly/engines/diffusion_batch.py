@@ -11,7 +11,7 @@ from monai.engines.utils import DiffusionPrepareBatch
 from monai.networks.schedulers import DDPMScheduler
 from torch import Tensor, nn
 
-from ..functional.diffusion import min_snr_weight
+from ..functional.diffusion import PREDICTIONS, min_snr_weight
 from ..losses.noise_prediction_loss import NoiseTarget
 from ..utils import Keys, derive_seed, plain_tensor
 
@@ -23,6 +23,9 @@ class NoisedPair(DiffusionPrepareBatch):
 
     Args:
         scheduler: noise levels.
+        prediction: what the network is to predict, ``"epsilon"`` (default, as in the paper), the noise, or
+            ``"velocity"``, ``sqrt(a) eps - sqrt(1 - a) x``, which stays well determined where there is noise alone (T.
+            Salimans, J. Ho: "Progressive Distillation for Fast Sampling of Diffusion Models", ICLR 2022).
         noise_offset: standard deviation of a shift of the noise that a whole channel shares, which is part of what the
             network must predict; default 0 (none), 0.1 in the code of the image-conditioned diffusion paper.
         min_snr_gamma: see :func:`monai_anomaly.functional.min_snr_weight`; None (default): all levels count alike, as
@@ -37,6 +40,7 @@ class NoisedPair(DiffusionPrepareBatch):
     def __init__(
         self,
         scheduler: DDPMScheduler,
+        prediction: str = "epsilon",
         noise_offset: float = 0.0,
         min_snr_gamma: float | None = None,
         seed: int | None = None,
@@ -45,8 +49,16 @@ class NoisedPair(DiffusionPrepareBatch):
             raise ValueError(f"noise_offset must be 0 or more, got {noise_offset!r}")
         super().__init__(scheduler.num_train_timesteps, Keys.IMAGE)
         self.noise_offset = noise_offset
+        if prediction not in PREDICTIONS:
+            raise ValueError(f"prediction must be one of {PREDICTIONS}, got {prediction!r}")
+        self.scheduler = scheduler
+        self.prediction = prediction
         alphas = scheduler.alphas_cumprod.float()
-        self.weights = torch.ones_like(alphas) if min_snr_gamma is None else min_snr_weight(alphas, min_snr_gamma)
+        self.weights = (
+            torch.ones_like(alphas)
+            if min_snr_gamma is None
+            else min_snr_weight(alphas, min_snr_gamma, prediction == "velocity")
+        )
         self.seed = seed
 
     def __call__(  # type: ignore[override]
@@ -69,7 +81,8 @@ class NoisedPair(DiffusionPrepareBatch):
             for key in (Keys.CLEAN, Keys.IMAGE)
         )
         noise, times = self._draw(clean, batchdata)
-        target = NoiseTarget(noise, self.weights.to(times.device)[times])
+        wanted = self.get_target(clean, noise, times)
+        target = NoiseTarget(wanted, self.weights.to(times.device)[times])
         return clean, target, (), {"noise": noise, "timesteps": times, "condition": condition, "mode": "concat"}
 
     def _draw(self, clean: Tensor, batchdata: dict[str, Any]) -> tuple[Tensor, Tensor]:
@@ -79,6 +92,13 @@ class NoisedPair(DiffusionPrepareBatch):
         with torch.random.fork_rng(devices):
             torch.manual_seed(derive_seed(self.seed, *map(int, batchdata[Keys.INDEX])))
             return self.get_noise(clean), self.get_timesteps(clean)
+
+    def get_target(self, images: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """What the network is to predict of images, noise (B, C, *S) and levels (B,)."""
+        if self.prediction == "epsilon":
+            return noise
+        velocity: Tensor = self.scheduler.get_velocity(images, noise, timesteps)
+        return velocity
 
     def get_noise(self, images: Tensor) -> Tensor:
         """Standard normal noise for every pixel, and a shift for every channel."""

@@ -20,7 +20,7 @@ from .curves import (
     roc_curve,
 )
 from .deformation import push_exponent, radial_factor
-from .diffusion import denoising_step, diffusion_times, min_snr_weight, shifted_by_content
+from .diffusion import denoising_step, diffusion_times, min_snr_weight, noise_of_velocity, shifted_by_content
 from .errors import feature_error, l1_error, l2_error, ssim_error, variance_weighted_error
 from .labelling import (
     binary_label,
@@ -83,6 +83,7 @@ __all__ = [
     "mean_score",
     "min_snr_weight",
     "no_similarity",
+    "noise_of_velocity",
     "pearson_similarity",
     "per_region_overlap",
     "poisson_blend",

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 SPACINGS = ("leading", "linspace", "trailing")
+PREDICTIONS = ("epsilon", "velocity")
 
 
 def diffusion_times(num_train: int = 1000, num_steps: int = 50, spacing: str = "leading", start: int = 0) -> list[int]:
@@ -86,13 +87,25 @@ def denoising_step(
     return result if noise is None else result + variance.clamp(min=0).sqrt() * noise
 
 
-def min_snr_weight(alphas: Tensor, gamma: float) -> Tensor:
+def noise_of_velocity(velocity: Tensor, noisy: Tensor, alpha: Tensor) -> Tensor:
+    """Noise that a predicted velocity stands for, ``sqrt(a) v + sqrt(1 - a) x_t``, (B, C, *S).
+
+    Args:
+        velocity: ``sqrt(a) eps - sqrt(1 - a) x`` (B, C, *S).
+        noisy: image at the present level (B, C, *S).
+        alpha: of the present level, a scalar.
+    """
+    return alpha.sqrt() * velocity + (1 - alpha).sqrt() * noisy
+
+
+def min_snr_weight(alphas: Tensor, gamma: float, velocity: bool = False) -> Tensor:
     """Weight of each noise level in the loss of predicted noise, ``min(SNR, gamma) / SNR`` with ``SNR = a / (1 - a)``.
 
     Args:
         alphas: any shape, in (0, 1).
         gamma: signal-to-noise ratio above which levels count less, above 0; 1 in the code of the image-conditioned
             diffusion paper.
+        velocity: whether it is the loss of predicted velocity, whose weight is ``min(SNR, gamma) / (SNR + 1)``.
 
     Reference:
         T. Hang, S. Gu, C. Li, J. Bao, D. Chen, H. Hu, X. Geng, B. Guo: "Efficient Diffusion Training via Min-SNR
@@ -101,7 +114,7 @@ def min_snr_weight(alphas: Tensor, gamma: float) -> Tensor:
     if gamma <= 0:
         raise ValueError(f"gamma must be above 0, got {gamma!r}")
     ratio = alphas / (1 - alphas)
-    return ratio.clamp(max=gamma) / ratio
+    return ratio.clamp(max=gamma) / (ratio + velocity)
 
 
 def shifted_by_content(noise: Tensor, images: Tensor) -> Tensor:
@@ -120,6 +133,7 @@ def shifted_by_content(noise: Tensor, images: Tensor) -> Tensor:
     flat = (images.flatten(1).double() * 4096).round().long()  # integers, whose sums are exact on every device
     place = torch.arange(flat.shape[1], device=images.device)
     weight = (place * 2654435761 + 12345) % 2147483647
-    offset = (flat * weight).sum(1, keepdim=True) % flat.shape[1]
+    # first by a prime: gray values in steps of a power of two would all rotate images of such a size alike
+    offset = (flat * weight).sum(1, keepdim=True) % 2147483647 % flat.shape[1]
     index = (place + offset) % flat.shape[1]
     return noise.to(images)[:, index].reshape(-1, *images.shape)

@@ -39,7 +39,6 @@ class ReconstructionMap(nn.Module):
         self.network = network
         self.error = error
 
-    @torch.jit.export
     def predict(self, image: Tensor) -> MapOutput:
         """Map and reconstruction of images (B, C, *S)."""
         output = self.network(image)

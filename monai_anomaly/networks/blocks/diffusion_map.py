@@ -13,7 +13,7 @@ import torch
 from monai.networks.schedulers import DDPMScheduler
 from torch import Tensor, nn
 
-from ...functional.diffusion import denoising_step, diffusion_times, shifted_by_content
+from ...functional.diffusion import PREDICTIONS, denoising_step, diffusion_times, noise_of_velocity, shifted_by_content
 from ...functional.errors import feature_error, l1_error, l2_error, ssim_error
 from ...utils import derive_seed
 from .folds import NetworkFolds
@@ -35,6 +35,8 @@ class DiffusionSampler(nn.Module):
 
     Args:
         num_train_timesteps: noise levels of the training, paper's default 1000.
+        prediction: what the network predicts, ``"epsilon"`` (default, as in the paper) or ``"velocity"``, see
+            :class:`monai_anomaly.engines.NoisedPair`.
         num_steps: network evaluations a restoration; published default 50.
         spacing: see :func:`monai_anomaly.functional.diffusion_times`, published default ``"leading"``.
         start: noise level to begin at, with the image itself noised; 0 (default) begins with noise alone.
@@ -56,6 +58,7 @@ class DiffusionSampler(nn.Module):
     def __init__(
         self,
         num_train_timesteps: int = 1000,
+        prediction: str = "epsilon",
         num_steps: int = 50,
         spacing: str = "leading",
         start: int = 0,
@@ -65,11 +68,14 @@ class DiffusionSampler(nn.Module):
         mixed_precision: bool = False,
     ) -> None:
         super().__init__()
+        if prediction not in PREDICTIONS:
+            raise ValueError(f"prediction must be one of {PREDICTIONS}, got {prediction!r}")
         if not 0 <= eta <= 1:
             raise ValueError(f"eta must be in [0, 1], got {eta!r}")
         if num_samples < 1:
             raise ValueError(f"num_samples must be at least 1, got {num_samples!r}")
         self.times = diffusion_times(num_train_timesteps, num_steps, spacing, start)
+        self.prediction = prediction
         self.start = start
         self.eta = eta
         self.num_samples = num_samples
@@ -99,6 +105,8 @@ class DiffusionSampler(nn.Module):
             noisy = self.alphas[0].sqrt() * condition + (1 - self.alphas[0]).sqrt() * noisy
         for step, time in enumerate(self.times):
             predicted = self._predict(network, torch.cat([noisy, condition], 1), time)
+            if self.prediction == "velocity":
+                predicted = noise_of_velocity(predicted, noisy, self.alphas[step])
             fresh = noises[step + 1] if step + 1 < len(noises) else None
             noisy = denoising_step(noisy, predicted, self.alphas[step], self.alphas[step + 1], fresh, self.eta)
         return noisy.unflatten(0, (self.num_samples, -1))
