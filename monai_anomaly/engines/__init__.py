@@ -7,13 +7,16 @@ from .batch import prepare_image_batch, prepare_restoration_batch, score_batch
 from .devices import device_of_rank, end_processes, is_first_process
 from .diffusion_batch import LossBatch, NoisedPair
 from .ensemble_trainer import EnsembleTrainer
+from .fold_runs import FoldRuns, end_with_parent
 
 __all__ = [
     "EnsembleTrainer",
+    "FoldRuns",
     "LossBatch",
     "NoisedPair",
     "device_of_rank",
     "end_processes",
+    "end_with_parent",
     "is_first_process",
     "prepare_image_batch",
     "prepare_restoration_batch",
