@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from .gradient_clipper import GradientClipper
 from .image_panels import AnomalyImagePanels
-from .member_loader import MemberLoader, pack_members
+from .member_loader import MemberLoader, member_settings, pack_members
 from .metric_handlers import AnomalyMetrics, ImageAP, ImageAUROC, PixelAP, PixelAUROC, PixelBestDice, PixelPRO
 from .progress import EpochProgress, loss_value
 from .report_writer import ReportWriter
@@ -33,5 +33,6 @@ __all__ = [
     "TrainingCheckpoint",
     "WeightAverage",
     "loss_value",
+    "member_settings",
     "pack_members",
 ]

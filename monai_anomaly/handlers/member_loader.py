@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from pathlib import Path
@@ -71,9 +72,30 @@ def member_file(folder: str | os.PathLike[str], fold: int, name: str = "model_be
     return Path(folder) / f"fold_{fold}" / "models" / name
 
 
-def pack_members(network: DiffusionMap, folder: str | os.PathLike[str], target: str | os.PathLike[str]) -> list[int]:
+def member_settings(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """Settings that the members in a folder were trained with, of all that are finished.
+
+    Returns:
+        What their ``training.json`` hold; where they differ, as in ``fold``, a list, in the order of the folds.
+    """
+    files = Path(folder).glob("fold_*/models/training.json")
+    members = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    members.sort(key=lambda member: int(member.get("fold", 0)))
+    settings = {}
+    for key in dict.fromkeys(key for member in members for key in member):
+        values = [member.get(key) for member in members]
+        settings[key] = values[0] if all(value == values[0] for value in values) else values
+    return settings
+
+
+def pack_members(
+    network: DiffusionMap,
+    folder: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    name: str = "model_best.pt",
+) -> list[int]:
     """Write the members in a folder into one file, as a bundle ships it; return the numbers of those that are there."""
-    present = MemberLoader(network, folder).load()
+    present = MemberLoader(network, folder, name).load()
     with atomic_path(target) as path:
         torch.save(network.state_dict(), path)
     return present
@@ -82,7 +104,7 @@ def pack_members(network: DiffusionMap, folder: str | os.PathLike[str], target: 
 def _load(network: torch.nn.Module, path: Path) -> None:
     try:
         network.load_state_dict(_read(path), strict=True)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:  # the latter: no dictionary
         raise ValueError(f"{path} does not fit the network: give the settings of its training ({error})") from error
 
 

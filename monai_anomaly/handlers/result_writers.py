@@ -19,6 +19,7 @@ from ..functional.bootstrap import bootstrap_scores
 from ..functional.curves import IMAGE_STATISTICS
 from ..utils import finite_or_none, write_json, write_text
 from .image_rows import ImageRows, Row
+from .member_loader import member_settings
 
 _PARTIAL = "scores.partial.csv"
 
@@ -84,7 +85,8 @@ class MetricsWriter(ImageRows):
         section: section(s) of the datalist evaluated.
         num_draws: bootstrap draws for the baselines.
         audit_dir: folder of ``audit.json``; None: ``output_dir``.
-        checkpoint: file of the weights; the settings they were trained with stand beside it in ``training.json``.
+        checkpoint: file of the weights; the settings they were trained with stand beside it in ``training.json``. Or a
+            folder with the weights of folds.
     """
 
     def __init__(
@@ -128,8 +130,11 @@ class MetricsWriter(ImageRows):
         if self.checkpoint is None:
             return {}
         path = self.checkpoint.with_name("training.json")
-        known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else "unknown"
-        return {"checkpoint": self.checkpoint.name, "training": known}
+        if self.checkpoint.is_dir():
+            known = member_settings(self.checkpoint)
+        else:
+            known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return {"checkpoint": self.checkpoint.name, "training": known or "unknown"}
 
     def _baselines(self, baselines: Mapping[str, Sequence[float | None]], rows: list[Row]) -> dict[str, dict[str, Any]]:
         table = {}

@@ -22,6 +22,7 @@ from monai_anomaly.functional.bootstrap import bootstrap_scores
 from monai_anomaly.functional.curves import average_precision_from_counts, roc_auc_from_counts
 from monai_anomaly.handlers import AnomalyMetrics, MetricsWriter, ScoresWriter
 from monai_anomaly.handlers.result_writers import audit_scores, format_metrics
+from monai_anomaly.utils import write_json
 
 
 @pytest.fixture(scope="module")
@@ -211,6 +212,18 @@ def test_one_class_gives_undefined_metrics_not_a_crash(folder: Path, tmp_path: P
     assert content["metrics"]["image_auroc"]["value"] is None
     assert content["baselines"]["some"]["image_auroc"] == {"value": None, "low": None, "high": None}
     assert "undefined" in format_metrics(content)
+
+
+def test_settings_of_the_training_stand_beside_a_file_of_weights_or_in_the_folds(folder: Path, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    assert write_metrics(folder, tmp_path, checkpoint=runs)["settings"]["training"] == "unknown"
+    for fold in (10, 0, 2):
+        write_json(runs / f"fold_{fold}/models/training.json", {"seed": 1, "fold": fold, "size": [2, fold // 10]})
+    settings = write_metrics(folder, tmp_path, checkpoint=runs)["settings"]
+    assert settings["checkpoint"] == "runs"
+    assert settings["training"] == {"seed": 1, "fold": [0, 2, 10], "size": [[2, 0], [2, 0], [2, 1]]}
+    settings = write_metrics(folder, tmp_path, checkpoint=runs / "fold_2/models/model.pt")["settings"]
+    assert settings["training"] == {"seed": 1, "fold": 2, "size": [2, 0]}
 
 
 def test_images_without_a_patient_are_their_own(folder: Path, tmp_path: Path) -> None:
