@@ -30,7 +30,8 @@ def hold_out(items: Sequence[Item], fraction: float = 0.05, seed: int = 0) -> tu
     """
     if not 0 < fraction < 1:
         raise ValueError(f"fraction must be in (0, 1), got {fraction!r}")
-    patients = [str(item.get(Keys.PATIENT) or place) for place, item in enumerate(items)]
+    known = [item.get(Keys.PATIENT) for item in items]
+    patients = [str(place if patient in (None, "") else patient) for place, patient in enumerate(known)]
     names = sorted(set(patients))
     if len(names) < 2:
         raise ValueError(f"{len(items)} images of {len(names)} patients cannot be split: one is held out, one stays")

@@ -102,6 +102,28 @@ def test_random_part_is_fixed_by_seed_epoch_and_index() -> None:
         dataset[-12]
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_fixed_draws_the_same_in_every_epoch(workers: int) -> None:
+    fixed, free = noisy(seed=5, fixed=True), noisy(seed=5)
+    first = epoch_of(fixed, 0, workers, shuffle=False)
+    assert_same(first, epoch_of(free, 0, shuffle=False))
+    for epoch in (1, 7):
+        assert_same(first, epoch_of(fixed, epoch, workers, shuffle=False))
+    assert [fixed[4 * NUMBER + i]["index"] for i in range(NUMBER)] == list(range(NUMBER))
+    images = [sample["image"].as_tensor() for sample in fixed]
+    assert not torch.equal(images[0] - images[0].mean(), images[1] - images[1].mean()), "each sample draws its own"
+    assert not torch.equal(noisy(seed=6, fixed=True)[0]["image"].as_tensor(), images[0])
+
+
+def test_fixed_samples_may_be_kept_and_are_given_anew_each_time() -> None:
+    assert not noisy(fixed=True).is_random and noisy().is_random
+    dataset = noisy(fixed=True)
+    sample = dataset[3]["image"]
+    expected = sample.as_tensor().clone()
+    sample += 1  # whoever changes a sample does not change the next epoch's
+    assert torch.equal(dataset[NUMBER + 3]["image"].as_tensor(), expected)
+
+
 def test_batches_do_not_depend_on_workers() -> None:
     assert_same(epoch_of(noisy(), 4, workers=0), epoch_of(noisy(), 4, workers=2))
 

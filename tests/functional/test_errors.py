@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
-from monai_anomaly.functional import l1_error, l2_error, ssim_error, variance_weighted_error
+from monai_anomaly.functional import feature_error, l1_error, l2_error, ssim_error, variance_weighted_error
 
 
 def _pair(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
@@ -130,6 +130,79 @@ def test_ssim_as_medianomaly_does(shape: tuple[int, ...]) -> None:
     torch.testing.assert_close(error.double(), expected, atol=1e-4, rtol=0)
 
 
+def _restored(seed: int) -> tuple[Tensor, Tensor]:
+    """A smooth image in [-1, 1] with fine texture, and a copy without its lesion and with another texture."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(1, 1, 6, 6, generator=generator)
+    image = 1.4 * F.interpolate(coarse, (64, 64), mode="bicubic", align_corners=False) - 0.7
+    restored = image + 0.03 * torch.randn(image.shape, generator=generator)
+    image = image + 0.03 * torch.randn(image.shape, generator=generator)
+    image[..., 20:34, 30:42] += 0.5
+    return restored.clamp(-1, 1), image.clamp(-1, 1)
+
+
+def _blurred(image: np.ndarray) -> np.ndarray:
+    """What an 11 x 11 Gaussian window of width 1.5 sees around every pixel, zeros outside."""
+    window = np.outer(_window(11, 1.5), _window(11, 1.5))
+    extended = np.pad(image, 5)
+    result = np.empty_like(image)
+    for i, j in np.ndindex(*image.shape):
+        result[i, j] = (window * extended[i : i + 11, j : j + 11]).sum()
+    return result
+
+
+@pytest.mark.parametrize("seed", [0, 2])
+def test_published_ssim_map_is_the_square_of_the_blurred_difference(seed: int) -> None:
+    restored, image = _restored(seed)
+    published = ssim_error(restored, image, compat="upd")[0, 0].double().numpy()
+    difference = ((restored - image) / 2)[0, 0].double().numpy()  # of images in [0, 1]
+    mean, mean_square = _blurred(difference), _blurred(difference**2)
+    expected = mean**2 / 6.5025 + (mean_square - mean**2) / 58.5225
+    np.testing.assert_allclose(published, expected, rtol=0.25, atol=2e-6)  # but for the means below the line
+    assert published.min() >= 0 and published.max() < 0.012
+    structural = ssim_error(restored, image)[0, 0].double().numpy()
+    by_square = [np.corrcoef(values.ravel(), (mean**2).ravel())[0, 1] for values in (published, structural)]
+    assert by_square[0] > 0.99 and by_square[1] < 0.8
+
+
+@pytest.mark.parametrize("data_range", [2.0, 4.0])
+def test_published_ssim_map_window_by_window(data_range: float) -> None:
+    prediction, target = (image * data_range / 2 for image in _pair(1, 2, 13, 12, dtype=torch.float64))
+    error = ssim_error(prediction, target, data_range=data_range, compat="upd")
+    for channel in range(2):
+        # brought to [0, 1], zeros around, but the constants of images in [0, 255]
+        images = [np.pad((image[0, channel].numpy() / data_range) + 0.5, 5) for image in (prediction, target)]
+        expected = np.clip(1 - slow_ssim(images[0], images[1], 255.0, 11, 1.5), 0, 1)
+        np.testing.assert_allclose(error[0, channel], expected, atol=1e-6)
+
+
+def test_features_are_compared_place_by_place() -> None:
+    generator = torch.Generator().manual_seed(0)
+    prediction, target = ([torch.randn(2, c, 3, 4, generator=generator) for c in (5, 2)] for _ in range(2))
+    error = feature_error(prediction, target, (3, 4))
+    assert error.shape == (2, 1, 3, 4)
+    for image, i, j in np.ndindex(2, 3, 4):
+        angles = []
+        for a, b in zip(prediction, target, strict=True):
+            u, v = a[image, :, i, j].tolist(), b[image, :, i, j].tolist()
+            angles.append(sum(map(math.prod, zip(u, v, strict=True))) / math.hypot(*u) / math.hypot(*v))
+        assert float(error[image, 0, i, j]) == pytest.approx(1 - sum(angles) / 2, abs=1e-5)
+
+
+@pytest.mark.parametrize("size", [(8, 6), (4, 6, 8)])
+def test_features_of_coarser_layers_are_stretched(size: tuple[int, ...]) -> None:
+    half = tuple(n // 2 for n in size)
+    target = torch.zeros(1, 2, *half)
+    target[:, 0] = 1
+    prediction = target.flip(1)
+    prediction[:, :, 0] = 3 * target[:, :, 0]  # the first rows agree but for their length, the others are orthogonal
+    error = feature_error([prediction], [target], size)[0, 0]
+    along = error.reshape(size[0], -1)
+    assert torch.equal(along, along[:, :1].expand_as(along)) and error.shape == size
+    torch.testing.assert_close(along[:3, 0], torch.tensor([0.0, 0.25, 0.75]))
+    torch.testing.assert_close(along[3:, 0], torch.ones(size[0] - 3))
+
+
 @pytest.mark.parametrize("compat", [None, "medianomaly"])
 def test_ssim_gradient(compat: str | None) -> None:
     prediction, target = (0.9 * image for image in _pair(1, 1, 7, 6, dtype=torch.float64))
@@ -163,8 +236,8 @@ def test_ssim_gradient(compat: str | None) -> None:
 
 def test_wrong_arguments() -> None:
     image = torch.rand(1, 1, 16, 16)
-    with pytest.raises(ValueError, match="'upd'"):
-        ssim_error(image, image, compat="upd")
+    with pytest.raises(ValueError, match="'kornia'"):
+        ssim_error(image, image, compat="kornia")
     with pytest.raises(ValueError, match="odd and at most the image size \\(16, 16\\), got 17"):
         ssim_error(image, image, win_size=17)
     with pytest.raises(ValueError, match="got 10"):
