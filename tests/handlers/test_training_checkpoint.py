@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 from monai_anomaly.data import AnomalyDataset, EpochSampler
 from monai_anomaly.engines import EnsembleTrainer, prepare_image_batch
 from monai_anomaly.functional import manhattan_similarity
-from monai_anomaly.handlers import TrainingCheckpoint
+from monai_anomaly.handlers import TrainingCheckpoint, WeightAverage
 from monai_anomaly.handlers.training_checkpoint import _describe
 from monai_anomaly.losses import ReconstructionLoss, RepulsionLoss
 from monai_anomaly.networks.blocks import AutoencoderOutput, NetworkEnsemble
@@ -277,6 +277,100 @@ def test_interval_and_seconds(tmp_path: Path) -> None:
         trainer.run()
         assert written == ([2, 2, 4, 4] if name == "often" else [])
         assert (tmp_path / name / "model.pt").exists()
+
+
+class Counter:
+    """Something a run goes on with beside its network: how many iterations it has seen."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._add)
+
+    def _add(self, engine: Engine) -> None:
+        self.count += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"count": self.count}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.count = state["count"]
+
+
+def _averaged(folder: Path, stop_after: int | None = None) -> tuple[nn.Module, WeightAverage, Counter]:
+    """Train a network whose average is the result, the metric rising until the third of five epochs."""
+    torch.manual_seed(2)
+    network = Dropped()
+    optimizer = torch.optim.Adam(network.parameters(), 0.1)
+    evaluator, counter = Engine(lambda engine, batch: None), Counter()
+    average = WeightAverage(network, decay=0.7)
+    checkpoint = TrainingCheckpoint(
+        folder,
+        network,
+        optimizer,
+        min_seconds=0,
+        evaluator=evaluator,
+        key_metric="quality",
+        result=average.module,
+        also={"average": average, "counter": counter},
+    )
+    trainer = SupervisedTrainer(
+        device=torch.device("cpu"),
+        max_epochs=5,
+        train_data_loader=[{"image": torch.ones(4, 1, 4, 4)}] * 3,
+        network=network,
+        optimizer=optimizer,
+        loss_function=ReconstructionLoss(),
+        prepare_batch=prepare_image_batch,
+        decollate=False,
+        train_handlers=[checkpoint, average, counter],
+    )
+
+    @trainer.on(Events.EPOCH_COMPLETED)
+    def validate(engine: Engine) -> None:
+        evaluator.state.metrics = {"quality": -abs(engine.state.epoch - 3.0)}
+        evaluator.run([0])
+        if engine.state.epoch == 3:
+            torch.save(average.module.state_dict(), folder / "third.pt")
+
+    @trainer.on(Events.EPOCH_STARTED)
+    def interrupt(engine: Engine) -> None:
+        if engine.state.epoch == stop_after:
+            raise Interrupted
+
+    trainer.run()
+    return network, average, counter
+
+
+def _file(path: Path) -> dict[str, Tensor]:
+    state: dict[str, Tensor] = torch.load(path, weights_only=True)
+    return state
+
+
+def test_result_is_what_the_models_hold_and_the_network_is_what_goes_on(tmp_path: Path) -> None:
+    network, average, _ = _averaged(tmp_path)
+    expected = {"model.pt": average.module.state_dict(), "model_best.pt": _file(tmp_path / "third.pt")}
+    _assert_same_models({name: _file(tmp_path / name) for name in expected}, expected)
+    stored = _file(tmp_path / "checkpoint.pt")
+    _assert_same_models({"network": stored["network"]}, {"network": network.state_dict()})
+    assert not torch.equal(network.decoder.weight, average.module.decoder.weight)
+    assert set(stored["also"]) == {"average", "counter"}
+
+
+@pytest.mark.parametrize("stop_after", [2, 3, 4, 5])
+def test_what_else_is_named_goes_on_too(stop_after: int, tmp_path: Path) -> None:
+    network, average, counter = _averaged(tmp_path / "unbroken")
+    with pytest.raises(Interrupted):
+        _averaged(tmp_path / "broken", stop_after)
+    again = _averaged(tmp_path / "broken")
+    assert again[2].count == counter.count == 15
+    assert int(again[1].state_dict()["n_averaged"]) == 15
+    states = [[part.state_dict() for part in parts] for parts in (again[:2], (network, average))]
+    for mine, theirs in zip(*states, strict=True):
+        _assert_same_models({"": mine}, {"": theirs})
+    for name in ("model.pt", "model_best.pt"):
+        _assert_same_models({"": _file(tmp_path / "broken" / name)}, {"": _file(tmp_path / "unbroken" / name)})
 
 
 @pytest.mark.parametrize("arguments", [{"interval": 0}, {"min_seconds": -1.0}, {"seed": -1}])
