@@ -5,6 +5,9 @@
 A recipe names its layers (shared wiring, single network or ensemble, kind of network, ...) and adds what is special
 about one method. Layers and recipe are merged key by key; a key that two of them define is an error, so every setting
 has one home. What comes out is an ordinary MONAI bundle that runs wherever ``monai_anomaly`` is installed.
+
+Beside the sections of the files that every bundle has, ``overlays`` may hold more of them by name: each becomes a file
+``configs/<name>.json``, to be given after ``train.json`` or ``inference.json`` in ``--config_file``.
 """
 
 from __future__ import annotations
@@ -42,7 +45,8 @@ def bundle_files(name: str) -> dict[str, Any]:
         name: one of :func:`recipe_names`.
 
     Raises:
-        ValueError: when there is no such recipe, or two layers define the same key.
+        ValueError: when there is no such recipe, two layers define the same key, or an overlay has the name of a file
+            that every bundle has.
     """
     if name not in recipe_names():
         raise ValueError(f"name must be one of {recipe_names()}, got {name!r}.")
@@ -57,6 +61,7 @@ def bundle_files(name: str) -> dict[str, Any]:
         for part in parts:
             _merge(merged, sections[part], part)
         contents[f"configs/{config}.json"] = merged
+    contents |= _overlays(sections)
     for source, target in _COPIED.items():
         contents[target] = (_RECIPES / "files" / source).read_text(encoding="utf-8")
     contents["docs/README.md"] = _render_readme(name, sections)
@@ -125,6 +130,14 @@ def _merge(into: dict[str, Any], new: dict[str, Any], origin: str, path: str = "
             )
 
 
+def _overlays(sections: dict[str, Any]) -> dict[str, Any]:
+    """Files of the section ``overlays``."""
+    taken = sorted({*_CONFIGS, "metadata"} & sections.get("overlays", {}).keys())
+    if taken:
+        raise ValueError(f"overlays must not be named like the files of every bundle, got {', '.join(taken)}.")
+    return {f"configs/{overlay}.json": content for overlay, content in sections.get("overlays", {}).items()}
+
+
 def _render_readme(name: str, sections: dict[str, Any]) -> str:
     template = (_RECIPES / "files" / "README.md.j2").read_text(encoding="utf-8")
     environment = Environment(
@@ -132,7 +145,11 @@ def _render_readme(name: str, sections: dict[str, Any]) -> str:
     )
     results = _read_json("files/results.json")
     return environment.from_string(template).render(
-        name=name, results=results.get(name), **sections["readme"], train=sections["common"] | sections["train"]
+        name=name,
+        results=results.get(name),
+        overlays=sections.get("overlays", {}),
+        **sections["readme"],
+        train=sections["common"] | sections["train"],
     )
 
 

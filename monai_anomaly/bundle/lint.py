@@ -12,7 +12,7 @@ from typing import Any
 from .config_tree import load_strict_json, walk
 from .finding import ERROR, WARNING, Finding
 from .lint_files import lint_files
-from .lint_ids import complete, lint_ids
+from .lint_ids import bases_of, complete, lint_ids
 from .lint_values import lint_inert, lint_values
 from .metadata import own_problems, schema_problems
 
@@ -47,7 +47,8 @@ def lint_bundle(bundle_dir: str | os.PathLike[str]) -> list[Finding]:
             findings += _read(path, name, configs) if name.startswith("configs/") else _read_inert(path, name)
     metadata = configs.pop(METADATA, None)
     for file, config in configs.items():
-        findings += lint_values(file, config, root, complete(file, configs)[0].get("imports"))
+        for bases in bases_of(file, configs):
+            findings += lint_values(file, config, root, complete(file, configs, bases)[0].get("imports"))
     findings += lint_ids(configs, metadata)
     if metadata is not None:
         findings += _lint_metadata(metadata, root.name, uses_package=_uses_package(configs))

@@ -12,7 +12,8 @@ from .config_tree import MISSING, absolute_id, look_up, overlay, split, walk
 from .expressions import is_import, references
 from .finding import WARNING, Finding
 
-#: Configs that override others; any other is complete by itself.
+TRAIN, INFERENCE = "configs/train.json", "configs/inference.json"
+#: Configs that override others, and in which order; those of other names: :func:`bases_of`.
 OVERLAYS = {
     "configs/evaluate.json": ("configs/train.json",),
     "configs/multi_gpu_train.json": ("configs/train.json",),
@@ -47,7 +48,7 @@ APP_IDS = {
     "configs/evaluate.json": {"run": "monai.bundle run", "validate#handlers": "the Model Zoo's evaluation"},
     "configs/multi_gpu_train.json": {"device": "MONAI Label", "initialize": "monai.bundle run"},
 }
-_KINDS = {"configs/train.json": "TrainProperties", "configs/inference.json": "InferProperties"}
+_KINDS = {TRAIN: "TrainProperties", INFERENCE: "InferProperties"}
 
 
 def lint_ids(configs: Mapping[str, Any], metadata: Any) -> Iterator[Finding]:
@@ -58,15 +59,16 @@ def lint_ids(configs: Mapping[str, Any], metadata: Any) -> Iterator[Finding]:
         metadata: content of ``metadata.json``, which configs see as ``_meta_``.
     """
     for file, config in configs.items():
-        merged, homeless = complete(file, configs)
-        for key in homeless:
-            yield Finding(
-                "overlay", file, key, "it replaces an id that does not exist", "name an id of the base config"
-            )
-        merged["_meta_"] = metadata
-        yield from _lint_references(file, config, merged)
+        for bases in bases_of(file, configs):
+            merged, homeless = complete(file, configs, bases)
+            for key in homeless:
+                yield Finding(
+                    "overlay", file, key, "it replaces an id that does not exist", "name an id of the base config"
+                )
+            merged["_meta_"] = metadata
+            yield from _lint_references(file, config, merged)
         if file in _KINDS:
-            yield from _lint_properties(file, merged, _KINDS[file])
+            yield from _lint_properties(file, complete(file, configs)[0], _KINDS[file])
         for identifier, reader in APP_IDS.get(file, {}).items():
             if look_up(_flat(config), identifier) is MISSING:
                 yield Finding("app-id", file, identifier, f"missing, and {reader} reads it", "define it")
@@ -81,15 +83,37 @@ def required_ids(file: str) -> dict[str, str]:
     }
 
 
-def complete(file: str, configs: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """A config laid over those it overrides, and those of its keys that name no place in them.
+def bases_of(file: str, configs: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """What a config may be laid over: each entry names the configs that are read before it.
+
+    A config without ``bundle_root``, which MONAI demands of every workflow, is an overlay by whatever name: over those
+    of ``train.json`` and ``inference.json`` in which all its ids have a place, such as ``--config_file
+    "['configs/inference.json','configs/volumes.json']"``.
 
     Args:
         file: path of the config in the bundle, a key of ``configs``.
         configs: content of each config.
     """
-    bases = [configs[base] for base in OVERLAYS.get(file, ()) if base in configs]
-    merged, _ = overlay({}, *bases)
+    if file in OVERLAYS:
+        return [OVERLAYS[file]]
+    if file in _KINDS or "bundle_root" in configs[file]:
+        return [()]
+    single: list[tuple[str, ...]] = [(base,) for base in (TRAIN, INFERENCE) if base in configs]
+    return [bases for bases in single if not complete(file, configs, bases)[1]] or single[:1] or [()]
+
+
+def complete(
+    file: str, configs: Mapping[str, Any], bases: tuple[str, ...] | None = None
+) -> tuple[dict[str, Any], list[str]]:
+    """A config laid over those it overrides, and those of its keys that name no place in them.
+
+    Args:
+        file: path of the config in the bundle, a key of ``configs``.
+        configs: content of each config.
+        bases: what it is laid over; default is the first entry of :func:`bases_of`.
+    """
+    under = bases_of(file, configs)[0] if bases is None else bases
+    merged, _ = overlay({}, *(configs[base] for base in under if base in configs))
     return overlay(merged, configs[file])
 
 

@@ -5,5 +5,6 @@ from __future__ import annotations
 
 from .map_inferer import EnsembleInferer, ReconstructionInferer
 from .restoration_inferer import RestorationInferer
+from .slice_wise_inferer import SliceWiseInferer, in_plane_size
 
-__all__ = ["EnsembleInferer", "ReconstructionInferer", "RestorationInferer"]
+__all__ = ["EnsembleInferer", "ReconstructionInferer", "RestorationInferer", "SliceWiseInferer", "in_plane_size"]

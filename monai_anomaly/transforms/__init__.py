@@ -40,6 +40,7 @@ from .labels import (
 from .loading import LoadImageChecked, LoadImageCheckedD, LoadImageCheckedd, LoadImageCheckedDict
 from .postprocessing import ScoreMapD, ScoreMapd, ScoreMapDict
 from .saving import SaveImageMapD, SaveImageMapd, SaveImageMapDict, read_map, resize_to_source
+from .saving_restorations import SaveRestorationD, SaveRestorationd, SaveRestorationDict
 from .scaling import ScaleSourceRange, ScaleSourceRangeD, ScaleSourceRanged, ScaleSourceRangeDict
 from .synthesis.anat_paste import (
     RandAnatPaste,
@@ -283,6 +284,9 @@ __all__ = [
     "SaveImageMapD",
     "SaveImageMapDict",
     "SaveImageMapd",
+    "SaveRestorationD",
+    "SaveRestorationDict",
+    "SaveRestorationd",
     "ScaleSourceRange",
     "ScaleSourceRangeD",
     "ScaleSourceRangeDict",

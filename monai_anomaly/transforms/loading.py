@@ -78,8 +78,12 @@ class LoadImageChecked(Transform):
             return image
         raise ValueError(
             f"image {path} has {axes} spatial axes {tuple(image.shape[1:])}, but spatial_dims={self.spatial_dims}: "
-            + ("save its slices as separate images, or set spatial_dims to 3" if axes == 3 else "set spatial_dims to 2")
-            + f" (in a bundle: {'three' if axes == 3 else 'two'} axes in --spatial_size)"
+            + (
+                "save its slices as separate images, or set spatial_dims to 3 (in a bundle: three axes in "
+                "--spatial_size, or configs/volumes.json where it has one, for slices)"
+                if axes == 3
+                else "set spatial_dims to 2 (in a bundle: two axes in --spatial_size, and no configs/volumes.json)"
+            )
         )
 
     def _check_channels(self, image: torch.Tensor, path: str) -> None:

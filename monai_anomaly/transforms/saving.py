@@ -69,29 +69,57 @@ class SaveImageMapd(MapTransform):
         """Write the maps of a sample, which passes unchanged."""
         sample = dict(data)
         image = sample[self.image_key]
-        source = str(image.meta.get("filename_or_obj", "")) if isinstance(image, MetaTensor) else ""
-        if not source:
-            raise ValueError(
-                f"{self.image_key!r} carries no file name: load it with LoadImageCheckedd and keep its metadata."
-            )
+        source = source_file(image, self.image_key)
         for key in self.key_iterator(sample):
-            values = resize_to_source(sample[key], image)[0].detach().cpu().numpy()
-            if not np.isfinite(values).all():
-                raise ValueError(
-                    f"{key!r} of {source} holds NaN or infinity: check the network's weights and this image."
-                )
+            values = in_source_geometry(sample[key], image, str(key))[0]
             if has_suffix(source, RASTER_SUFFIXES) and values.ndim == 2:  # a TIFF of several pages is a volume
-                _write_png(self._path(source, str(key), ".png"), values.T, self.value_range)
+                _write_png(output_path(self.output_dir, source, str(key), ".png"), values.T, self.value_range)
             else:
-                _write_nifti(self._path(source, str(key), ".nii.gz"), values, image)
+                write_nifti(output_path(self.output_dir, source, str(key), ".nii.gz"), values[None], image)
         return sample
 
-    def _path(self, source: str, key: str, suffix: str) -> Path:
-        folder, name = os.path.split(os.path.abspath(source))
-        # only known suffixes: DICOM files are often named by numbers with dots, of which the last tells them apart
-        own = max((end for end in IMAGE_SUFFIXES if has_suffix(name, (end,))), key=len, default="")
-        place = hashlib.sha256(f"{folder}/*{own}".encode()).hexdigest()[:6]
-        return self.output_dir / f"{name[: len(name) - len(own)]}_{place}_{key}{suffix}"
+
+def source_file(image: Any, image_key: str = Keys.IMAGE) -> str:
+    """Name of the file that an image was loaded from.
+
+    Args:
+        image: the preprocessed image.
+        image_key: what it is called in the message.
+
+    Raises:
+        ValueError: when its metadata does not say so.
+    """
+    source = str(image.meta.get("filename_or_obj", "")) if isinstance(image, MetaTensor) else ""
+    if not source:
+        raise ValueError(f"{image_key!r} carries no file name: load it with LoadImageCheckedd and keep its metadata.")
+    return source
+
+
+def output_path(output_dir: Path, source: str, key: str, suffix: str) -> Path:
+    """Where what belongs to an image is written, see :class:`SaveImageMapd`."""
+    folder, name = os.path.split(os.path.abspath(source))
+    # only known suffixes: DICOM files are often named by numbers with dots, of which the last tells them apart
+    own = max((end for end in IMAGE_SUFFIXES if has_suffix(name, (end,))), key=len, default="")
+    place = hashlib.sha256(f"{folder}/*{own}".encode()).hexdigest()[:6]
+    return output_dir / f"{name[: len(name) - len(own)]}_{place}_{key}{suffix}"
+
+
+def in_source_geometry(values: Tensor, image: MetaTensor, key: str) -> np.ndarray:
+    """What belongs to a preprocessed image (C, *S) at the size of the image's file (C, *T).
+
+    Args:
+        values: maps or channels of the preprocessed image's size.
+        image: the preprocessed image, see :func:`resize_to_source`.
+        key: what the values are called in the message.
+
+    Raises:
+        ValueError: when a value is NaN or infinite, or as :func:`resize_to_source` does.
+    """
+    resized: np.ndarray = resize_to_source(values, image).detach().cpu().numpy()
+    if not np.isfinite(resized).all():
+        source = source_file(image)
+        raise ValueError(f"{key!r} of {source} holds NaN or infinity: check the network's weights and this image.")
+    return resized
 
 
 def _is_range(value_range: Sequence[float]) -> bool:
@@ -99,7 +127,7 @@ def _is_range(value_range: Sequence[float]) -> bool:
 
 
 def resize_to_source(anomaly_map: Tensor, image: MetaTensor) -> Tensor:
-    """Bring a map (1, *S) of a preprocessed image back to the axes and the size of the image's file, (1, *T).
+    """Bring a map (C, *S) of a preprocessed image back to the axes and the size of the image's file, (C, *T).
 
     Axes that were flipped or swapped on loading (``Orientation``) are put back as the affines say; sizes differ by
     (tri)linear interpolation. A crop, padding or rotation cannot be undone here.
@@ -150,9 +178,14 @@ def _to_source_axes(values: Tensor, image: MetaTensor, size: Sequence[int]) -> T
     return torch.flip(turned, [axis + 1 for axis in range(axes) if signed[axis] < 0])
 
 
-def _write_nifti(path: Path, values: np.ndarray, image: MetaTensor) -> None:
+def write_nifti(path: Path, values: np.ndarray, image: MetaTensor) -> None:
+    """Write values (C, *T) of an image's file as float32 with the file's affine.
+
+    An image of two axes becomes one slice (x, y, 1); of several channels, they are the fourth axis.
+    """
     # the resized image's affine has other voxels; the file's own is what the map of the file's size needs
-    volume = values.astype(np.float32)[..., None] if values.ndim == 2 else values.astype(np.float32)
+    volume = values.astype(np.float32)[..., None] if values.ndim == 3 else values.astype(np.float32)
+    volume = volume[0] if len(volume) == 1 else np.moveaxis(volume, 0, -1)
     picture = nib.Nifti1Image(volume, _source_affine(image))
     with atomic_path(path) as temporary:
         nib.save(picture, temporary)

@@ -53,6 +53,24 @@ class ScaleSourceRange(Transform):
         scaled = (image - low) * ((self.maxv - self.minv) / (high - low)) + self.minv
         return scaled.clamp(self.minv, self.maxv)
 
+    def undo(self, scaled: torch.Tensor, img: torch.Tensor) -> torch.Tensor:
+        """Return values in [minv, maxv] that belong to a scaled image to the units of its file.
+
+        Args:
+            scaled: any shape, such as a restoration of the image.
+            img: the scaled image, with ``meta["source_range"]`` unless this transform has a fixed range.
+
+        Raises:
+            ValueError: when the range is neither fixed nor in the metadata.
+        """
+        if self.source_range is None and not (isinstance(img, MetaTensor) and SOURCE_RANGE in img.meta):
+            raise ValueError(
+                "the image does not say the range of its file: load it with LoadImageChecked and keep its metadata, or "
+                "give source_range"
+            )
+        low, high = self.source_range or _range_of(img)
+        return (scaled - self.minv) * ((high - low) / (self.maxv - self.minv)) + low
+
 
 class ScaleSourceRanged(MapTransform):
     """Dictionary version of :class:`ScaleSourceRange`.

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,6 +65,28 @@ def test_two_layers_must_not_define_the_same_key() -> None:
     assert content == {"a": {"b": 1, "c": 2}}
     with pytest.raises(ValueError, match="third defines a::b"):
         build._merge(content, {"a": {"b": 3}}, "third")
+
+
+def test_overlays_become_files_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    contents = bundle_files("diffusion_restoration")
+    overlay = json.loads((build._RECIPES / "layers" / "volumes.json").read_text())["overlays"]["volumes"]
+    assert contents["configs/volumes.json"] == overlay and "--slice_axis" in contents["docs/README.md"]
+    assert (
+        "configs/volumes.json" not in bundle_files("ae") and "--slice_axis" not in bundle_files("ae")["docs/README.md"]
+    )
+    read = build._read_json
+
+    def with_overlays(path: str) -> dict[str, Any]:
+        return {**read(path), **({"overlays": overlays} if path == "ae.json" else {})}
+
+    monkeypatch.setattr(build, "_read_json", with_overlays)
+    overlays: dict[str, Any] = {"one": {"seed": 1}, "two": {"train#trainer#max_epochs": 2}}
+    contents = bundle_files("ae")
+    assert contents["configs/one.json"] == {"seed": 1} and contents["configs/two.json"] == overlays["two"]
+    for taken in ("train", "metadata"):
+        overlays = {taken: {"seed": 1}}
+        with pytest.raises(ValueError, match=f"must not be named like the files of every bundle, got {taken}"):
+            bundle_files("ae")
 
 
 def test_settings_come_along_with_the_weights(tmp_path: Path) -> None:

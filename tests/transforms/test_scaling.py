@@ -61,3 +61,14 @@ def test_bad_arguments() -> None:
     for bad in ((3, 3), (5, 1), (1, 2, 3)):
         with pytest.raises(ValueError, match="two ascending numbers"):
             ScaleSourceRanged("image", source_range=bad)
+
+
+def test_undo_is_the_inverse_for_what_belongs_to_the_image() -> None:
+    values = torch.rand(2, 4, 5, generator=torch.Generator().manual_seed(0)) * 30 - 7
+    image = MetaTensor(values, meta={"source_range": (-7.0, 23.0)})
+    for scaler in (ScaleSourceRange(), ScaleSourceRange(2.0, 5.0), ScaleSourceRange(source_range=(-10, 25))):
+        scaled = scaler(image)
+        assert torch.allclose(scaler.undo(scaled.as_tensor(), scaled), values, atol=1e-4)
+    assert ScaleSourceRange().undo(torch.tensor([-1.0, 0.0, 1.0, 2.0]), image).tolist() == [-7.0, 8.0, 23.0, 38.0]
+    with pytest.raises(ValueError, match="does not say the range of its file"):
+        ScaleSourceRange().undo(values, values)
