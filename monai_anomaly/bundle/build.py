@@ -93,7 +93,8 @@ def create_bundle(name: str, output_dir: str | Path, weights: str | Path | None 
     Args:
         name: one of :func:`recipe_names`.
         output_dir: parent folder; must not hold a bundle of this name yet.
-        weights: trained weights to put into ``models/model.pt``; the ``training.json`` beside them comes along.
+        weights: trained weights to put into ``models/model.pt``; the ``training.json`` beside them comes along. A
+            folder with ``fold_K/models``, as the trainings of an ensemble's members leave it, is packed into one file.
 
     Raises:
         ValueError: when the folder exists already, so that nobody's changes are overwritten, or there are no weights.
@@ -101,10 +102,16 @@ def create_bundle(name: str, output_dir: str | Path, weights: str | Path | None 
     bundle = Path(output_dir) / name
     if bundle.exists():
         raise ValueError(f"{bundle} exists already: choose another output folder or move it away.")
-    if weights is not None and not Path(weights).is_file():
+    if weights is not None and not Path(weights).exists():
         raise ValueError(f"weights {weights} do not exist: give a model.pt that a training wrote.")
+    packed = weights is not None and Path(weights).is_dir()
+    if weights is not None and packed:  # first: where this fails there is no bundle
+        from .pack import pack_weights
+
+        remedy = "create the bundle without --weights, put these into its configs, and use pack"
+        pack_weights(bundle_files(name)["configs/inference.json"], weights, bundle / "models", "model_best.pt", remedy)
     build_bundle(name, output_dir)
-    if weights is not None:
+    if weights is not None and not packed:
         shutil.copyfile(weights, bundle / "models" / "model.pt")
         settings = Path(weights).with_name("training.json")
         if settings.is_file():
@@ -164,7 +171,7 @@ def add_parsers(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
     create = subparsers.add_parser("create", help="make a new bundle of your own from a recipe")
     create.add_argument("name", choices=recipe_names(), metavar="NAME", help=", ".join(recipe_names()))
     create.add_argument("--output-dir", default=".", help="parent folder of the bundle (default: here)")
-    create.add_argument("--weights", help="trained weights to put into models/model.pt")
+    create.add_argument("--weights", help="trained weights to put into models/model.pt, or a folder of folds")
     create.set_defaults(run=_run_create)
 
 

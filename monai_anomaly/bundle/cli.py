@@ -47,7 +47,16 @@ def _parser() -> argparse.ArgumentParser:
     from .build import add_parsers  # only now: it imports MONAI
 
     add_parsers(commands)
+    _add_pack(commands)
     return parser
+
+
+def _add_pack(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser("pack", help="put the members of an ensemble, trained apart, into a bundle")
+    command.add_argument("bundle", metavar="BUNDLE", help="folder of the bundle; models/model.pt is written there")
+    command.add_argument("run_dir", metavar="RUN_DIR", help="output_dir of the training, with fold_K/models")
+    command.add_argument("--name", default="model_best.pt", help="weights of each fold (default: %(default)s)")
+    command.set_defaults(run=_pack)
 
 
 def _add_lint(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -130,6 +139,14 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
+
+
+def _pack(options: argparse.Namespace) -> int:
+    from .pack import pack_bundle
+
+    folds = pack_bundle(options.bundle, options.run_dir, options.name)
+    print(f"{Path(options.bundle) / 'models' / 'model.pt'}: folds {', '.join(map(str, folds))}")
+    return 0
 
 
 def _schema(options: argparse.Namespace) -> int:

@@ -1,0 +1,82 @@
+# Copyright (c) monai_anomaly contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The weights of a bundle whose members were trained apart: one file out of many."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigParser
+
+from ..handlers.member_loader import member_file, member_settings, pack_members
+from ..networks.blocks import NetworkFolds
+from ..utils import write_json
+
+logger = logging.getLogger(__name__)
+
+_INFERENCE = "configs/inference.json"
+_BEST = "model_best.pt"
+
+
+def pack_bundle(bundle: str | os.PathLike[str], run_dir: str | os.PathLike[str], name: str = _BEST) -> list[int]:
+    """Put the members that a training has left in a folder into ``models/model.pt`` of a bundle.
+
+    The settings that they were trained with go to ``models/training.json``.
+
+    Args:
+        bundle: folder of the bundle; its ``inference.json`` says what the network is.
+        run_dir: ``output_dir`` of the training, with ``fold_K/models``.
+        name: which of the files there: ``model_best.pt`` (default) or ``model.pt``.
+
+    Returns:
+        Numbers of the folds that are there.
+
+    Raises:
+        ValueError: naming file and remedy, when the folder is no bundle or there are no weights that fit.
+    """
+    config_file = Path(bundle) / _INFERENCE
+    if not config_file.is_file():
+        raise ValueError(f"{config_file} does not exist: give a bundle's folder; create NAME makes one")
+    remedy = f"the bundle's own stand in {config_file}"
+    return pack_weights(ConfigParser.load_config_file(config_file), run_dir, Path(bundle) / "models", name, remedy)
+
+
+def pack_weights(
+    config: Mapping[str, Any], run_dir: str | os.PathLike[str], models: Path, name: str, remedy: str
+) -> list[int]:
+    """The same for a configuration and the folder of its weights.
+
+    Args:
+        config: content of ``inference.json``.
+        run_dir: as for :func:`pack_bundle`.
+        models: where ``model.pt`` and ``training.json`` go; nothing is written when there is an error.
+        name: as for :func:`pack_bundle`.
+        remedy: what to do about weights of another network.
+    """
+    if not any(Path(run_dir).glob(f"fold_*/models/{name}")):
+        raise ValueError(
+            f"no weights in {run_dir}: there is no fold_*/models/{name}; train first, then give the training's "
+            "output_dir"
+        )
+    network = ConfigParser(dict(config)).get_parsed_content("network_def")
+    if not isinstance(getattr(network, "network", None), NetworkFolds):
+        raise ValueError(
+            f"the network of this bundle has no folds to pack: copy {run_dir}/models/model.pt to {models}/model.pt"
+        )
+    try:
+        folds = pack_members(network, run_dir, models / "model.pt", name)
+    except ValueError as error:
+        misfit, does_not_fit, _ = str(error).partition(" (Error")  # what follows names all weights
+        if not does_not_fit:
+            raise
+        settings = Path(run_dir) / "fold_*" / "models" / "training.json"
+        raise ValueError(f"{misfit}, which {settings} holds; {remedy}") from error
+    unfinished = [fold for fold in folds if not member_file(run_dir, fold, "training.json").is_file()]
+    if unfinished:
+        logger.warning("not trained to the end: folds %s; start their training again", ", ".join(map(str, unfinished)))
+    write_json(models / "training.json", member_settings(run_dir))
+    return folds
