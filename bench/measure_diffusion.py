@@ -100,6 +100,7 @@ def table(network: DiffusionMap, batch: dict[str, Any], options: argparse.Namesp
     rows = []
     for steps in tqdm(options.steps, desc="steps"):
         settings = {"num_steps": steps, "eta": options.eta, "start": options.start, "spacing": options.spacing}
+        settings["prediction"] = options.prediction
         restored, seconds = restorations(network, images, settings, options.batch_size, max(options.members))
         for residual in options.residuals:
             maps = maps_of(network, restored, images, residual, options.background)
@@ -137,6 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, nargs="+", default=[2, 5, 10, 25, 50, 250])
     parser.add_argument("--members", type=int, nargs="+", default=[1, 3, 10])
     parser.add_argument("--residuals", nargs="+", default=["ssim"], choices=list(RESIDUALS))
+    parser.add_argument("--prediction", default="epsilon", help="as in the training")
     parser.add_argument("--eta", type=float, default=1.0)
     parser.add_argument("--start", type=int, default=0)
     parser.add_argument("--spacing", default="leading")

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from .gradient_clipper import GradientClipper
 from .image_panels import AnomalyImagePanels
-from .member_loader import MemberLoader, member_settings, pack_members
+from .member_loader import MemberLoader, find_members, member_settings, pack_members
 from .metric_handlers import AnomalyMetrics, ImageAP, ImageAUROC, PixelAP, PixelAUROC, PixelBestDice, PixelPRO
 from .progress import EpochProgress, loss_value
 from .report_writer import ReportWriter
@@ -32,6 +32,7 @@ __all__ = [
     "SmoothedLoss",
     "TrainingCheckpoint",
     "WeightAverage",
+    "find_members",
     "loss_value",
     "member_settings",
     "pack_members",

@@ -46,25 +46,41 @@ class MemberLoader:
         if self.path.is_file():
             _load(self.network, self.path)
             return torch.nonzero(folds.present).flatten().tolist()
-        files = [member_file(self.path, index, self.name) for index in range(len(folds.members))]
-        present = [index for index, file in enumerate(files) if file.is_file()]
-        if not present:
-            raise ValueError(
-                f"no weights at {self.path}: there is neither such a file nor {files[0].relative_to(self.path)} in "
-                "such a folder; train first, and give the training's output_dir as --checkpoint"
-            )
+        present = find_members(self.path, len(folds.members), self.name)
         for index in present:
-            _load(folds.members[index], files[index])
+            _load(folds[index], member_file(self.path, index, self.name))
         folds.keep(present)
-        missing = [index for index in range(len(files)) if index not in present]
+        missing = [index for index in range(len(folds.members)) if index not in present]
         if missing:
             logger.warning(
                 "averaging %d of %d members: folds %s are missing; train them with --fold NUMBER",
                 len(present),
-                len(files),
+                len(folds.members),
                 ", ".join(map(str, missing)),
             )
         return present
+
+
+def find_members(path: str | os.PathLike[str], num_members: int, name: str = "model_best.pt") -> list[int]:
+    """Numbers of the members that are there, before anything is loaded; of one file with all weights, all.
+
+    Args:
+        path: see :class:`MemberLoader`.
+        num_members: number of members that there can be.
+        name: see :class:`MemberLoader`.
+
+    Raises:
+        ValueError: when nothing is there.
+    """
+    if Path(path).is_file():
+        return list(range(num_members))
+    present = [index for index in range(num_members) if member_file(path, index, name).is_file()]
+    if not present:
+        raise ValueError(
+            f"no weights at {path}: there is neither such a file nor fold_0/models/{name} or another fold in such a "
+            "folder; train first, and give the training's output_dir as --checkpoint"
+        )
+    return present
 
 
 def member_file(folder: str | os.PathLike[str], fold: int, name: str = "model_best.pt") -> Path:

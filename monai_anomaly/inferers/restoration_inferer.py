@@ -61,7 +61,8 @@ class RestorationInferer(Inferer):
     def _through_cache(self, network: DiffusionMap, image: Tensor, folder: Path) -> dict[str, Tensor]:
         """Results of a batch: those that are there, and the others, which are kept."""
         made_by = fingerprint(network)
-        files = [folder / f"{_hash(made_by.encode(), _bytes(one))}.pt" for one in image]
+        shape = str(tuple(image.shape[1:]))
+        files = [folder / f"{_hash(made_by.encode(), shape.encode(), _bytes(one))}.pt" for one in image]
         missing = [row for row, file in enumerate(files) if not file.is_file()]
         if missing:
             made = _restore(network, image[missing])
@@ -82,15 +83,17 @@ def _restore(network: DiffusionMap, image: Tensor) -> dict[str, Tensor]:
 
 
 def fingerprint(network: DiffusionMap) -> str:
-    """Hash of everything but the image that a map depends on: weights of the members in use, sampler, residual."""
+    """Hash of everything but the image that a map depends on: the members in use, sampler, residual."""
     sampler = network.sampler
     settings: dict[str, Any] = {
         name: value for name, value in vars(sampler).items() if isinstance(value, (int, float, str, list))
     }
     present = network.network.present.nonzero().flatten().tolist()
     settings |= {"residual": network.residual, "background": network.background, "members": present}
-    weights = [tensor for index in present for tensor in _tensors(network.network.members[index])]
-    return _hash(repr(sorted(settings.items())).encode(), *map(_bytes, weights))
+    members = [network.network.members[index] for index in present]
+    weights = [tensor for member in members for tensor in _tensors(member)]
+    described = repr(sorted(settings.items())) + str(members[0])  # groups and heads do not show in the weights
+    return _hash(described.encode(), _bytes(sampler.alphas), *map(_bytes, weights))
 
 
 def _tensors(network: nn.Module) -> list[Tensor]:

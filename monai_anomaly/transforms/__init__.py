@@ -127,6 +127,7 @@ from .synthesis.many_tasks import (
     RandSourceDeformDict,
     fold_data,
     many_tasks,
+    task_fold,
     task_folds,
 )
 from .synthesis.mixture import (
@@ -302,5 +303,6 @@ __all__ = [
     "many_tasks",
     "read_map",
     "resize_to_source",
+    "task_fold",
     "task_folds",
 ]

@@ -131,6 +131,7 @@ def test_one_and_two_processes_evaluate_alike(trained: Path) -> None:
 def test_two_processes_train_and_evaluate_every_bundle(name: str, tmp_path: Path) -> None:
     make_phantom(tmp_path / "data", size=32, num_training=16, num_unlabeled=0, num_validation=5, num_testing=7)
     data = {"dataset_dir": str(tmp_path / "data"), "spatial_size": [16, 16], "latent_channels": 4, "hidden_channels": 8}
+    data |= {"channels": [8, 8], "attention_levels": [False, True], "num_steps": 2}
     settings = {"max_epochs": 1, "batch_size": 4, "val_interval": 1, "output_dir": str(tmp_path / "out")}
     (tmp_path / "small.json").write_text(json.dumps(data | settings), encoding="utf-8")
     environment = os.environ | {

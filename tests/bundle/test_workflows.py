@@ -21,7 +21,14 @@ from monai_anomaly.data import make_phantom
 from monai_anomaly.transforms import read_map
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
-NARROW = {"hidden_channels": 8, "latent_channels": 4}
+# what makes networks small: each recipe reads those that it has
+NARROW: dict[str, Any] = {
+    "hidden_channels": 8,
+    "latent_channels": 4,
+    "channels": [8, 8],
+    "attention_levels": [False, True],
+    "num_steps": 2,
+}
 SMALL: dict[str, Any] = {"max_epochs": 2, "batch_size": 8, "val_interval": 1}
 
 
@@ -50,8 +57,9 @@ def test_train_evaluate_and_score_new_images(name: str, phantom: tuple[Path, lis
     data = {"dataset_dir": str(datalist.parent), "spatial_size": size, **NARROW}
     files = {"datalist": str(datalist), "output_dir": str(tmp_path / "run")}
     run(name, ["train"], **SMALL, **data, **files)
-    assert {"model.pt", "checkpoint.pt", "model_best.pt"} <= {path.name for path in (tmp_path / "run/models").iterdir()}
-    assert list((tmp_path / "run").glob("events.out.tfevents*"))
+    models = next((tmp_path / "run").rglob("models"))  # of the run, or of the fold that it trained
+    assert {"model.pt", "checkpoint.pt", "model_best.pt"} <= {path.name for path in models.iterdir()}
+    assert list((tmp_path / "run").rglob("events.out.tfevents*"))
 
     run(name, ["train", "evaluate"], **data, **files, save_maps=True)
     metrics = json.loads((tmp_path / "run/metrics.json").read_text())
@@ -69,7 +77,7 @@ def test_train_evaluate_and_score_new_images(name: str, phantom: tuple[Path, lis
     assert all(math.isfinite(float(row["score"])) for row in rows)
     assert len(list((tmp_path / "run/maps").iterdir())) == len(testing)
 
-    weights = str(tmp_path / "run/models/model.pt")
+    weights = str(models / "model.pt" if models.parent == tmp_path / "run" else tmp_path / "run")
     chosen = {"datalist": str(datalist), "checkpoint": weights, "output_dir": str(tmp_path / "listed")}
     run(name, ["inference"], **data, **chosen)
     with open(tmp_path / "listed/scores.csv", newline="") as stream:

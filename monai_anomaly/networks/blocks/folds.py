@@ -39,6 +39,10 @@ class NetworkFolds(nn.Module):
         self.register_buffer("present", torch.ones(num_members, dtype=torch.bool))
         self.one_at_a_time = one_at_a_time
 
+    def __getitem__(self, index: int) -> nn.Module:
+        """One of the networks."""
+        return self.members[index]
+
     def keep(self, present: list[int]) -> None:
         """Leave out all members but these.
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from ...functional.blending import MODES
 from ...functional.labelling import binary_label, flipped_gaussian_label
+from ...utils import derive_seed
 from ..checks import check_choice
 from .anomaly import Corruptor, RandAnomaly
 from .corruptors import IntensityChange, PoissonBlend, RadialWarp
@@ -175,6 +176,29 @@ def task_folds(num_tasks: int = NUM_TASKS, num_train: int = 3) -> list[tuple[tup
         raise ValueError(f"num_train must be in 1..{num_tasks - 1}, got {num_train!r}")
     chosen = combinations(range(num_tasks), num_train)
     return [(tasks, tuple(task for task in range(num_tasks) if task not in tasks)) for tasks in chosen]
+
+
+def task_fold(tasks: Sequence[Any], fold: int, num_train: int = 3, seed: int = 0) -> dict[str, Any]:
+    """Return what one fold is made of: ``train``, the tasks to train on, ``held_out``, the others, and ``seed``.
+
+    Args:
+        tasks: all tasks, in the order of their numbers.
+        fold: number of the fold, see :func:`task_folds`.
+        num_train: how many tasks a fold trains on, paper's default 3.
+        seed: seed of the ensemble, from which that of the fold is made.
+
+    Raises:
+        ValueError: when there is no such fold.
+    """
+    folds = task_folds(len(tasks), num_train)
+    if not 0 <= fold < len(folds):
+        raise ValueError(f"fold must be in 0..{len(folds) - 1}, got {fold!r}")
+    train, held_out = folds[fold]
+    return {
+        "train": [tasks[task] for task in train],
+        "held_out": [tasks[task] for task in held_out],
+        "seed": derive_seed(seed, fold),
+    }
 
 
 def fold_data(
