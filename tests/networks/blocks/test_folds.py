@@ -1,0 +1,95 @@
+# Copyright (c) monai_anomaly contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from monai_anomaly.networks.blocks import NetworkFolds
+
+member = partial(nn.Linear, 3, 2)
+CPU = torch.device("cpu")
+
+
+def _weights(network: nn.Module) -> Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
+
+
+def test_members_start_from_weights_of_their_own_and_of_the_seed() -> None:
+    torch.manual_seed(1)
+    before = torch.random.get_rng_state()
+    first = NetworkFolds(member, 3, seed=4)
+    assert torch.equal(torch.random.get_rng_state(), before), "the global generator must be left alone"
+    torch.manual_seed(2)
+    assert torch.equal(_weights(NetworkFolds(member, 3, seed=4)), _weights(first))
+    assert torch.equal(_weights(NetworkFolds(member, 5, seed=4).members[:3]), _weights(first))
+    starts = [_weights(m) for seed in (0, 1, 2) for m in NetworkFolds(member, 3, seed).members]
+    assert len({tuple(w.tolist()) for w in starts}) == 9
+
+
+def test_ten_members_as_published_all_of_them_present() -> None:
+    folds = NetworkFolds(member)
+    assert len(folds.members) == 10
+    assert [(index, network) for index, network in folds.each(CPU)] == list(enumerate(folds.members))
+
+
+def test_members_left_out_are_not_asked_and_keep_their_numbers() -> None:
+    folds = NetworkFolds(member, 5)
+    folds.keep([4, 1])
+    assert [index for index, _ in folds.each(CPU)] == [1, 4]
+    assert all(network is folds.members[index] for index, network in folds.each(CPU))
+    folds.keep([0])  # not added to those before
+    assert folds.present.tolist() == [True, False, False, False, False]
+
+
+def test_weights_say_which_members_are_present() -> None:
+    folds, other = NetworkFolds(member, 3, seed=0), NetworkFolds(member, 3, seed=1)
+    folds.keep([0, 2])
+    other.load_state_dict(folds.state_dict())
+    assert other.present.tolist() == [True, False, True] and torch.equal(_weights(other), _weights(folds))
+
+
+class Traveler(nn.Module):
+    """Knows where it has been sent, without going there."""
+
+    def __init__(self, log: list[Any]) -> None:
+        super().__init__()
+        self.log = log
+
+    def to(self, device: Any) -> Traveler:  # type: ignore[override]
+        self.log.append((id(self), str(device)))
+        return self
+
+    def cpu(self) -> Traveler:
+        return self.to("cpu")
+
+
+@pytest.mark.parametrize("device", ["cuda:1", "cpu"])
+@pytest.mark.parametrize("one_at_a_time", [True, False])
+def test_only_the_member_in_use_is_on_the_device(one_at_a_time: bool, device: str) -> None:
+    log: list[Any] = []
+    folds = NetworkFolds(partial(Traveler, log), 3, one_at_a_time=one_at_a_time)
+    folds.keep([0, 2])
+    for _, network in folds.each(torch.device(device)):
+        log.append((id(network), "asked"))
+    expected = []
+    for index in (0, 2):
+        back = ["cpu"] if one_at_a_time and device != "cpu" else []
+        expected += [(id(folds.members[index]), place) for place in (device, "asked", *back)]
+    assert log == expected
+
+
+@pytest.mark.parametrize("number", [0, -1])
+def test_wrong_number_of_members(number: int) -> None:
+    with pytest.raises(ValueError, match=f"num_members must be positive, got {number}"):
+        NetworkFolds(member, number)
+
+
+def test_no_member_at_all() -> None:
+    with pytest.raises(ValueError, match="none of the members has been trained"):
+        NetworkFolds(member, 3).keep([])
