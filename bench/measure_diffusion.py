@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ def load_ensemble(options: argparse.Namespace) -> tuple[DiffusionMap, dict[str, 
             "section": options.section,
             "in_channels": options.channels,
             "val_batch_size": 100_000,
+            "validate#dataset#data#limit": options.limit,
         }
     )
     network = parser.get_parsed_content("network_def").eval()
@@ -94,10 +95,9 @@ def evaluate(maps: Tensor, batch: dict[str, Any], draws: int) -> dict[str, Any]:
     return {name: summary["metrics"][name] for name in SHOWN}
 
 
-def table(network: DiffusionMap, batch: dict[str, Any], options: argparse.Namespace) -> list[dict[str, Any]]:
-    """One row for each number of steps, way of sampling, residual and number of members."""
+def table(network: DiffusionMap, batch: dict[str, Any], options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Yield one row for each number of steps, way of sampling, residual and number of members."""
     images = torch.as_tensor(batch["image"]).as_subclass(Tensor)
-    rows = []
     for steps in tqdm(options.steps, desc="steps"):
         settings = {"num_steps": steps, "eta": options.eta, "start": options.start, "spacing": options.spacing}
         settings["prediction"] = options.prediction
@@ -106,18 +106,16 @@ def table(network: DiffusionMap, batch: dict[str, Any], options: argparse.Namesp
             maps = maps_of(network, restored, images, residual, options.background)
             for members in options.members:
                 metrics = evaluate(maps[:members].mean(0), batch, options.draws)
-                rows.append(
-                    {**settings, "residual": residual, "members": members, "evaluations": members * steps}
-                    | {"seconds an image": members * seconds, "metrics": metrics}
-                )
-                print_row(rows[-1])
-    return rows
+                row = {**settings, "residual": residual, "members": members, "evaluations": members * steps}
+                row |= {"seconds an image": members * seconds, "metrics": metrics}
+                print_row(row)
+                yield row
 
 
 def print_row(row: dict[str, Any]) -> None:
     """One line for people."""
     values = "  ".join(f"{name} {interval(row['metrics'][name])}" for name in SHOWN)
-    name = f"{row['steps'] if 'steps' in row else row['num_steps']:>4} steps {row['members']:>3} members"
+    name = f"{row['num_steps']:>4} steps {row['members']:>3} members"
     tqdm.write(f"{name} {row['residual']:9s} {row['seconds an image']:.3f} s  {values}")
 
 
@@ -134,11 +132,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--dataset-dir", required=True)
     parser.add_argument("--datalist", required=True)
     parser.add_argument("--section", default="validation")
+    parser.add_argument("--limit", type=int, help="at most that many images, evenly spaced (default: all)")
     parser.add_argument("--channels", type=int, default=1)
     parser.add_argument("--steps", type=int, nargs="+", default=[2, 5, 10, 25, 50, 250])
     parser.add_argument("--members", type=int, nargs="+", default=[1, 3, 10])
     parser.add_argument("--residuals", nargs="+", default=["ssim"], choices=list(RESIDUALS))
-    parser.add_argument("--prediction", default="epsilon", help="as in the training")
+    parser.add_argument("--prediction", default="velocity", help="as in the training")
     parser.add_argument("--eta", type=float, default=1.0)
     parser.add_argument("--start", type=int, default=0)
     parser.add_argument("--spacing", default="leading")
@@ -150,11 +149,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     network, batch = load_ensemble(options)
-    rows = table(network, batch, options)
-    if options.output:
-        path = Path(options.output)
-        before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-        write_json(path, before + [{"section": options.section, "images": len(batch["image"]), **row} for row in rows])
+    for row in table(network, batch, options):
+        if options.output:  # row by row: a long measurement that is stopped loses nothing
+            path = Path(options.output)
+            before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+            write_json(path, [*before, {"section": options.section, "images": len(batch["image"]), **row}])
 
 
 if __name__ == "__main__":

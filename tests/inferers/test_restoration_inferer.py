@@ -212,6 +212,16 @@ def test_other_weights_and_other_members_are_computed_again(tmp_path: Path) -> N
     assert Counted.asked == 0
 
 
+def test_equal_weights_as_another_member_are_computed_again(tmp_path: Path) -> None:
+    network, inferer = _network(), RestorationInferer(cache_dir=tmp_path)
+    network.network.members[1].load_state_dict(network.network.members[0].state_dict())
+    results = []
+    for member in (0, 1):
+        network.network.keep([member])
+        results.append(inferer(IMAGES[:1], network)["reconstruction"])
+    assert not torch.equal(*results), "a member has noise of its own"
+
+
 def test_images_of_equal_values_and_another_shape_are_others(tmp_path: Path) -> None:
     network, inferer = _network(), RestorationInferer(cache_dir=tmp_path)
     for shape in ((16, 16), (8, 32), (32, 8)):
