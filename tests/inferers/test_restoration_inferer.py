@@ -101,7 +101,7 @@ def test_result_of_an_image_does_not_depend_on_its_batch(cached: bool, tmp_path:
 
 @pytest.mark.parametrize("training", [True, False])
 def test_scores_in_evaluation_mode_and_returns_to_the_mode_before(training: bool) -> None:
-    network = _network()
+    network = _network(residual="features")
     expected = RestorationInferer()(IMAGES, network.eval())
     network.train(training)
     modes = [module.training for module in network.modules()]
