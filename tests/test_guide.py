@@ -1,7 +1,7 @@
 # Copyright (c) monai_anomaly contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The examples of the guide of synthetic anomalies run as they stand."""
+"""The examples of the guides run as they stand."""
 
 from __future__ import annotations
 
@@ -13,12 +13,21 @@ from typing import Any
 import torch
 from monai.bundle import ConfigParser
 
-GUIDE = Path(__file__).resolve().parents[1] / "docs" / "guide" / "synthetic_anomalies.md"
+GUIDES = Path(__file__).resolve().parents[1] / "docs" / "guide"
+GUIDE = GUIDES / "synthetic_anomalies.md"
 
 
-def blocks(language: str) -> list[str]:
+def blocks(language: str, guide: Path = GUIDE) -> list[str]:
     """The examples in one language, in their order."""
-    return re.findall(rf"```{language}\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
+    return re.findall(rf"```{language}\n(.*?)```", guide.read_text(encoding="utf-8"), re.DOTALL)
+
+
+def test_the_example_of_diffusion_runs() -> None:
+    (code,) = blocks("python", GUIDES / "diffusion.md")
+    names: dict[str, Any] = {}
+    exec(compile(code, "diffusion.md", "exec"), names)
+    shapes = {name: tuple(value.shape) for name, value in names["result"].items()}
+    assert shapes["anomaly_map"] == shapes["reconstruction"] == shapes["spread"] == (4, 1, 32, 32)
 
 
 def test_the_python_examples_run_one_after_the_other() -> None:
