@@ -6,7 +6,7 @@ from __future__ import annotations
 from .anomaly_map import ENSEMBLE_SCORES, EnsembleMap, MapOutput, ReconstructionMap
 from .diffusion_map import RESIDUALS, DiffusionMap, DiffusionSampler, RestorationOutput
 from .ensemble import NetworkEnsemble
-from .folds import NetworkFolds
+from .folds import NetworkFolds, fold_member
 from .memory import MemoryBlock
 from .outputs import AutoencoderOutput, EnsembleOutput
 
@@ -24,4 +24,5 @@ __all__ = [
     "NetworkFolds",
     "ReconstructionMap",
     "RestorationOutput",
+    "fold_member",
 ]

@@ -34,7 +34,7 @@ class NetworkFolds(nn.Module):
         super().__init__()
         if num_members < 1:
             raise ValueError(f"num_members must be positive, got {num_members}.")
-        self.members = nn.ModuleList(make_member(member, derive_seed(seed, i)) for i in range(num_members))
+        self.members = nn.ModuleList(fold_member(member, i, seed) for i in range(num_members))
         self.present: Tensor
         self.register_buffer("present", torch.ones(num_members, dtype=torch.bool))
         self.one_at_a_time = one_at_a_time
@@ -61,3 +61,14 @@ class NetworkFolds(nn.Module):
             yield index, member
             if self.one_at_a_time and device.type != "cpu":
                 member.cpu()
+
+
+def fold_member(member: Callable[[], nn.Module], fold: int, seed: int = 0) -> nn.Module:
+    """Make the untrained network of one fold alone, as :class:`NetworkFolds` makes it.
+
+    Args:
+        member: see :class:`NetworkFolds`.
+        fold: number of the network.
+        seed: see :class:`NetworkFolds`.
+    """
+    return make_member(member, derive_seed(seed, fold))
