@@ -97,7 +97,7 @@ def feature_error(prediction: Sequence[Tensor], target: Sequence[Tensor], size: 
     """One minus the cosine similarity of features at each place, averaged over several layers, (B, 1, *S), in [0, 2].
 
     Args:
-        prediction: features of the prediction, one tensor (B, C_l, *S_l) a layer.
+        prediction: features of the prediction, one tensor a layer, (B, C, ...), each of its own size.
         target: features of the image, of the same shapes.
         size: size S of the map, to which the coarser ones are interpolated linearly.
     """
