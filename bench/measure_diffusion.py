@@ -108,6 +108,7 @@ def table(network: DiffusionMap, batch: dict[str, Any], options: argparse.Namesp
                 metrics = evaluate(maps[:members].mean(0), batch, options.draws)
                 row = {**settings, "residual": residual, "members": members, "evaluations": members * steps}
                 row |= {"seconds an image": members * seconds, "metrics": metrics}
+                row["difference to the image"] = float((restored[:members].mean(0) - images).abs().mean())
                 print_row(row)
                 yield row
 
@@ -116,7 +117,10 @@ def print_row(row: dict[str, Any]) -> None:
     """One line for people."""
     values = "  ".join(f"{name} {interval(row['metrics'][name])}" for name in SHOWN)
     name = f"{row['num_steps']:>4} steps {row['members']:>3} members"
-    tqdm.write(f"{name} {row['residual']:9s} {row['seconds an image']:.3f} s  {values}")
+    tqdm.write(
+        f"{name} {row['residual']:9s} {row['seconds an image']:.3f} s "
+        f"difference {row['difference to the image']:.4f}  {values}"
+    )
 
 
 def interval(entry: dict[str, Any]) -> str:

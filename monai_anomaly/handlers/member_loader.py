@@ -45,11 +45,12 @@ class MemberLoader:
         folds = self.network.network
         if self.path.is_file():
             _load(self.network, self.path)
-            return torch.nonzero(folds.present).flatten().tolist()
-        present = find_members(self.path, len(folds.members), self.name)
-        for index in present:
-            _load(folds[index], member_file(self.path, index, self.name))
-        folds.keep(present)
+            present = torch.nonzero(folds.present).flatten().tolist()
+        else:
+            present = find_members(self.path, len(folds.members), self.name)
+            for index in present:
+                _load(folds[index], member_file(self.path, index, self.name))
+            folds.keep(present)
         missing = [index for index in range(len(folds.members)) if index not in present]
         if missing:
             logger.warning(
@@ -58,7 +59,7 @@ class MemberLoader:
                 len(folds.members),
                 ", ".join(map(str, missing)),
             )
-        return present
+        return list(present)
 
 
 def find_members(path: str | os.PathLike[str], num_members: int, name: str = "model_best.pt") -> list[int]:

@@ -69,7 +69,7 @@ class RestorationInferer(Inferer):
             for place, row in enumerate(missing):
                 with atomic_path(files[row], shared=True) as path:
                     torch.save({key: value[place].cpu().clone() for key, value in made.items()}, path)
-        kept = [torch.load(file, map_location=image.device, weights_only=True) for file in files]
+        kept = [_read(file, image.device) for file in files]
         return {key: torch.stack([result[key] for result in kept]) for key in kept[0]}
 
 
@@ -80,6 +80,14 @@ def _restore(network: DiffusionMap, image: Tensor) -> dict[str, Tensor]:
         Keys.RECONSTRUCTION: output.reconstruction.float(),
         Keys.SPREAD: output.spread.float(),
     }
+
+
+def _read(file: Path, device: torch.device) -> dict[str, Tensor]:
+    try:
+        result: dict[str, Tensor] = torch.load(file, map_location=device, weights_only=True)
+    except Exception as error:  # PyTorch raises many kinds for a broken file
+        raise ValueError(f"the kept result {file} cannot be read: delete it, and it is made again ({error})") from error
+    return result
 
 
 def fingerprint(network: DiffusionMap) -> str:

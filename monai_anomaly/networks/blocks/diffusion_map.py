@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -97,17 +97,16 @@ class DiffusionSampler(nn.Module):
         Returns:
             restorations (num_samples, B, C, *S), in [-1, 1].
         """
-        noises = torch.stack([self._noise(image, member, sample) for sample in range(self.num_samples)], 1)
-        noises = noises.flatten(1, 2)  # (steps, num_samples B, C, *S)
+        rngs = [np.random.RandomState(derive_seed(self.seed, member, i)) for i in range(self.num_samples)]
         condition = image.repeat(self.num_samples, *[1] * (image.ndim - 1))
-        noisy = noises[0]
+        noisy = _noise(rngs, image)
         if self.start:
             noisy = self.alphas[0].sqrt() * condition + (1 - self.alphas[0]).sqrt() * noisy
         for step, time in enumerate(self.times):
             predicted = self._predict(network, torch.cat([noisy, condition], 1), time)
             if self.prediction == "velocity":
                 predicted = noise_of_velocity(predicted, noisy, self.alphas[step])
-            fresh = noises[step + 1] if step + 1 < len(noises) else None
+            fresh = _noise(rngs, image) if self.eta and step + 1 < len(self.times) else None
             noisy = denoising_step(noisy, predicted, self.alphas[step], self.alphas[step + 1], fresh, self.eta)
         return noisy.unflatten(0, (self.num_samples, -1))
 
@@ -117,12 +116,11 @@ class DiffusionSampler(nn.Module):
             predicted: Tensor = network(joined, times)
         return predicted.float()
 
-    def _noise(self, image: Tensor, member: int, sample: int) -> Tensor:
-        """Noise to begin with and, unless sampling is deterministic, of every step but the last, (N, B, C, *S)."""
-        count = len(self.times) if self.eta else 1
-        rng = np.random.RandomState(derive_seed(self.seed, member, sample))
-        draws = rng.standard_normal((count, image[0].numel())).astype(np.float32)
-        return shifted_by_content(torch.from_numpy(draws), image)
+
+def _noise(rngs: Sequence[np.random.RandomState], image: Tensor) -> Tensor:
+    """The next noise of each sample, rotated for each image (B, C, *S), (num_samples B, C, *S)."""
+    draws = np.stack([rng.standard_normal(image[0].numel()) for rng in rngs]).astype(np.float32)
+    return shifted_by_content(torch.from_numpy(draws), image).flatten(0, 1)
 
 
 class DiffusionMap(nn.Module):
