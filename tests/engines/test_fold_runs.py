@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -126,13 +127,18 @@ def test_the_folds_end_with_the_process_that_started_them(end: int, config: str,
     options = {"output_dir": str(tmp_path / "runs"), "folds": "[1,2]", "jobs": "2", "seconds": "600"}
     command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", config]
     command += [part for name, value in options.items() for part in (f"--{name}", value)]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as parent:
-        pids = [tmp_path / f"runs/fold_{fold}/pid" for fold in (1, 2)]
-        wait_for(lambda: all(path.is_file() and path.read_text() for path in pids))
-        children = [int(path.read_text()) for path in pids]
-        assert all(is_running(pid) for pid in children)
-        parent.send_signal(end)
-        parent.wait(30)
+    # a shell lets what it starts in the background ignore Ctrl-C, and all that follows inherits it
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, preexec_fn=heed) as parent:
+        try:
+            pids = [tmp_path / f"runs/fold_{fold}/pid" for fold in (1, 2)]
+            wait_for(lambda: all(path.is_file() and path.read_text() for path in pids))
+            children = [int(path.read_text()) for path in pids]
+            assert all(is_running(pid) for pid in children)
+            parent.send_signal(end)
+            parent.wait(30)
+        finally:
+            parent.kill()
     wait_for(lambda: not any(is_running(pid) for pid in children), 10)
     assert (
         parent.returncode == {signal.SIGTERM: 143, signal.SIGINT: -signal.SIGINT, signal.SIGKILL: -signal.SIGKILL}[end]
