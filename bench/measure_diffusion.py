@@ -28,7 +28,7 @@ from monai_anomaly.networks.blocks import RESIDUALS, DiffusionMap, DiffusionSamp
 from monai_anomaly.networks.blocks.diffusion_map import above_background
 from monai_anomaly.utils import write_json
 
-SHOWN = ("image_auroc", "image_ap", "pixel_ap", "pixel_best_dice")
+SHOWN = ("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "pixel_best_dice")
 
 
 def load_ensemble(options: argparse.Namespace) -> tuple[DiffusionMap, dict[str, Any]]:
