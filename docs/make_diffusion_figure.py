@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from make_figures import fill
 from matplotlib.figure import Figure
 from monai.bundle import ConfigWorkflow
 
@@ -23,7 +24,6 @@ from monai_anomaly.visualize.planes import INTENSITIES, display_planes
 ROOT = Path(__file__).resolve().parents[1]
 BUNDLE = ROOT / "bundles" / "diffusion_restoration"
 RANKS = {0: (0.1, 0.9), 1: (0.25, 0.5, 0.75, 0.95)}  # of the images of a class, sorted by score
-NAMES = {"image": "image", "reconstruction": "restoration", "anomaly_map": "anomaly map", "label": "lesions (experts)"}
 
 
 def score_images(options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -59,25 +59,18 @@ def draw(items: list[dict[str, Any]], path: Path) -> None:
         chosen += [(name, ranked[int(rank * (len(ranked) - 1))]) for rank in RANKS[target]]
     values = torch.cat([item["anomaly_map"].flatten() for item in items]).numpy()
     span = (float(np.quantile(values, 0.005)), float(np.quantile(values, 0.995)))
+    columns = []
+    for name, item in chosen:
+        planes = display_planes({key: item[key] for key in ("image", "reconstruction", "anomaly_map", "label")})
+        pictures = {
+            "image": to_gray(planes["image"], INTENSITIES),
+            "restoration": to_gray(planes["reconstruction"], INTENSITIES),
+            "anomaly map": overlay_heatmap(planes["image"], planes["anomaly_map"], None, span, INTENSITIES),
+            "lesions (experts)": to_gray(planes["label"], (0.0, 1.0)),
+        }
+        columns.append((f"{name}\nscore {float(item['score']):.2g}", pictures))
     figure = Figure(figsize=(10, 7.2), dpi=100, facecolor="white")
-    for column, (name, item) in enumerate(chosen):
-        planes = display_planes({key: item[key] for key in NAMES})
-        pictures = (
-            to_gray(planes["image"], INTENSITIES),
-            to_gray(planes["reconstruction"], INTENSITIES),
-            overlay_heatmap(planes["image"], planes["anomaly_map"], None, span, INTENSITIES),
-            to_gray(planes["label"], (0.0, 1.0)),
-        )
-        for row, (picture, label) in enumerate(zip(pictures, NAMES.values(), strict=True)):
-            axes = figure.add_subplot(4, len(chosen), 1 + row * len(chosen) + column)
-            axes.imshow(picture, interpolation="bicubic")
-            axes.set_xticks([])
-            axes.set_yticks([])
-            if row == 0:
-                axes.set_title(f"{name}\nscore {float(item['score']):.2g}", fontsize=10)
-            if column == 0:
-                axes.set_ylabel(label, fontsize=10)
-    figure.subplots_adjust(left=0.04, right=0.99, top=0.92, bottom=0.01, wspace=0.04, hspace=0.04)
+    fill(figure, columns, top=0.92)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, pil_kwargs={"quality": 90})
 
@@ -90,7 +83,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", required=True, help="output_dir of the training of the folds")
     parser.add_argument("--output-dir", required=True, help="where restorations are kept")
     parser.add_argument("--num-steps", type=int, default=5)
-    parser.add_argument("--residual", default="ssim")
+    parser.add_argument("--residual", default="ssim_upd")
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "images" / "diffusion.jpg")
     options = parser.parse_args()
     draw(score_images(options), options.output)

@@ -52,26 +52,34 @@ def draw(items: list[dict[str, Any]], path: Path) -> None:
         chosen += [(name, ranked[int(rank * (len(ranked) - 1))]) for rank in RANKS]
     values = np.concatenate([item["anomaly_map"].numpy().ravel() for item in items])
     span = (float(np.quantile(values, 0.005)), float(np.quantile(values, 0.995)))
-    figure = Figure(figsize=(10, 5.4), dpi=110, facecolor="white")
-    for column, (name, item) in enumerate(chosen):
+    columns = []
+    for name, item in chosen:
         planes = display_planes({key: item[key] for key in ("image", "reconstruction", "anomaly_map")})
-        pictures = (
-            to_gray(planes["image"], INTENSITIES),
-            to_gray(planes["reconstruction"], INTENSITIES),
-            overlay_heatmap(planes["image"], planes["anomaly_map"], None, span, INTENSITIES),
-        )
-        for row, (picture, label) in enumerate(zip(pictures, ("input", "reconstruction", "anomaly map"), strict=True)):
-            axes = figure.add_subplot(3, len(chosen), 1 + row * len(chosen) + column)
+        pictures = {
+            "input": to_gray(planes["image"], INTENSITIES),
+            "reconstruction": to_gray(planes["reconstruction"], INTENSITIES),
+            "anomaly map": overlay_heatmap(planes["image"], planes["anomaly_map"], None, span, INTENSITIES),
+        }
+        columns.append((f"{name}\nscore {float(item['score']):.2g}", pictures))
+    figure = Figure(figsize=(10, 5.4), dpi=110, facecolor="white")
+    fill(figure, columns, top=0.9)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+
+
+def fill(figure: Figure, columns: list[tuple[str, dict[str, np.ndarray]]], top: float) -> None:
+    """Draw one column of pictures an image, under its title, with the names of the rows at the left."""
+    for column, (title, pictures) in enumerate(columns):
+        for row, (label, picture) in enumerate(pictures.items()):
+            axes = figure.add_subplot(len(pictures), len(columns), 1 + row * len(columns) + column)
             axes.imshow(picture, interpolation="bicubic")
             axes.set_xticks([])
             axes.set_yticks([])
             if row == 0:
-                axes.set_title(f"{name}\nscore {float(item['score']):.2g}", fontsize=10)
+                axes.set_title(title, fontsize=10)
             if column == 0:
                 axes.set_ylabel(label, fontsize=10)
-    figure.subplots_adjust(left=0.04, right=0.99, top=0.9, bottom=0.01, wspace=0.04, hspace=0.04)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    figure.subplots_adjust(left=0.04, right=0.99, top=top, bottom=0.01, wspace=0.04, hspace=0.04)
 
 
 def main() -> None:
