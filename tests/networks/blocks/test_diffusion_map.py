@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from monai.networks.nets import DiffusionModelUNet
 from monai.networks.nets.diffusion_model_unet import get_timestep_embedding
+from random_denoiser import random_denoiser
 from skimage.metrics import structural_similarity
 from torch import Tensor, nn
 
@@ -23,25 +23,9 @@ from monai_anomaly.networks.blocks.diffusion_map import above_background, encode
 IMAGES = torch.rand(3, 2, 16, 16, generator=torch.Generator().manual_seed(0)) * 1.6 - 0.8
 
 
-def _denoiser(dims: int = 2) -> nn.Module:
-    network = DiffusionModelUNet(
-        spatial_dims=dims,
-        in_channels=4,
-        out_channels=2,
-        channels=(8, 8),
-        attention_levels=(False, True),
-        num_res_blocks=1,
-        num_head_channels=8,
-        norm_num_groups=8,
-    )
-    for parameter in network.parameters():  # its last layers start at zero
-        nn.init.normal_(parameter, std=0.25)
-    return network
-
-
 def _map(members: int = 3, residual: str = "l1", background: float | None = None, **sampling: Any) -> DiffusionMap:
     sampler = DiffusionSampler(**{"num_steps": 2, **sampling})
-    return DiffusionMap(NetworkFolds(_denoiser, members), sampler, residual, background).eval()
+    return DiffusionMap(NetworkFolds(random_denoiser, members), sampler, residual, background).eval()
 
 
 def _restorations(network: DiffusionMap, images: Tensor, members: list[int]) -> np.ndarray:
@@ -119,7 +103,7 @@ def _by_parts(network: Any, image: Tensor) -> list[Tensor]:
 @pytest.mark.parametrize("dims", [2, 3])
 def test_features_are_those_of_the_encoder_levels(dims: int) -> None:
     torch.manual_seed(0)
-    network = _denoiser(dims).eval()
+    network = random_denoiser(dims).eval()
     image = torch.rand(2, 2, *[8] * dims, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         features = encoder_features(network, image)
@@ -235,7 +219,7 @@ def test_map_is_zero_in_the_background_and_as_before_elsewhere(background: float
 @pytest.mark.parametrize("residual", RESIDUALS)
 def test_volumes(residual: str) -> None:
     volumes = torch.rand(1, 2, 12, 12, 12, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    folds = NetworkFolds(partial(_denoiser, 3), 2)
+    folds = NetworkFolds(partial(random_denoiser, 3), 2)
     result = DiffusionMap(folds, DiffusionSampler(num_steps=1), residual, 0.0).eval().predict(volumes)
     assert result.anomaly_map.shape == result.spread.shape == (1, 1, 12, 12, 12)
     assert bool(torch.isfinite(result.anomaly_map).all())

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from monai.networks.nets import DiffusionModelUNet
+from random_denoiser import random_denoiser
 from scipy import stats
 from torch import Tensor, nn
 
@@ -22,19 +22,7 @@ IMAGES = torch.rand(3, 2, 16, 16, generator=torch.Generator().manual_seed(0)) * 
 
 def _denoiser(seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
-    network = DiffusionModelUNet(
-        spatial_dims=2,
-        in_channels=4,
-        out_channels=2,
-        channels=(8, 8),
-        attention_levels=(False, True),
-        num_res_blocks=1,
-        num_head_channels=8,
-        norm_num_groups=8,
-    )
-    for parameter in network.parameters():  # its last layers start at zero
-        nn.init.normal_(parameter, std=0.25)
-    return network.eval().requires_grad_(False)
+    return random_denoiser().eval().requires_grad_(False)
 
 
 class Recorder(nn.Module):
