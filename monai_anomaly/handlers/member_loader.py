@@ -6,23 +6,36 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from ignite.engine import Engine, Events
 
-from ..networks.blocks.diffusion_map import DiffusionMap
+from ..networks.blocks.folds import NetworkFolds
 from ..utils import atomic_path
 
 logger = logging.getLogger(__name__)
+
+
+class MapOfFolds(Protocol):
+    """A map around networks that are trained apart."""
+
+    network: NetworkFolds
+
+    def state_dict(self) -> dict[str, Any]:
+        """All weights."""
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> Any:
+        """Take over all weights."""
 
 
 class MemberLoader:
     """Loads the members of an ensemble that were trained apart, whichever are there, and says which are missing.
 
     Args:
-        network: the map around the ensemble.
+        network: the map around the ensemble; it says itself what it cannot do without a missing member.
         path: a folder with ``fold_0/models/model.pt``, ``fold_1/models/model.pt`` and so on, as the trainings write
             them, or one file with the weights of ``network`` (:func:`pack_members`).
         name: file of the weights in each ``models`` folder; default ``model_best.pt``.
@@ -31,7 +44,7 @@ class MemberLoader:
         ValueError: naming file and remedy, when nothing is there, or a file is broken or of another network.
     """
 
-    def __init__(self, network: DiffusionMap, path: str | os.PathLike[str], name: str = "model_best.pt") -> None:
+    def __init__(self, network: MapOfFolds, path: str | os.PathLike[str], name: str = "model_best.pt") -> None:
         self.network = network
         self.path = Path(path)
         self.name = name
@@ -54,7 +67,7 @@ class MemberLoader:
         missing = [index for index in range(len(folds.members)) if index not in present]
         if missing:
             logger.warning(
-                "averaging %d of %d members: folds %s are missing; train them with --fold NUMBER",
+                "asking %d of %d members: folds %s are missing; train them with --fold NUMBER",
                 len(present),
                 len(folds.members),
                 ", ".join(map(str, missing)),
@@ -106,7 +119,7 @@ def member_settings(folder: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def pack_members(
-    network: DiffusionMap,
+    network: MapOfFolds,
     folder: str | os.PathLike[str],
     target: str | os.PathLike[str],
     name: str = "model_best.pt",
@@ -118,7 +131,7 @@ def pack_members(
     return present
 
 
-def _load(network: torch.nn.Module, path: Path) -> None:
+def _load(network: MapOfFolds | torch.nn.Module, path: Path) -> None:
     try:
         network.load_state_dict(_read(path), strict=True)
     except (RuntimeError, TypeError) as error:  # the latter: no dictionary

@@ -130,13 +130,19 @@ class TrainingCheckpoint:
         unwrap(self.network).load_state_dict(stored["network"])
         self.optimizer.load_state_dict(stored["optimizer"])
         engine.load_state_dict(stored["trainer"])
-        for name, part in self.also.items():
-            part.load_state_dict(stored["also"][name])
+        for name, part in self._others(engine).items():
+            if stored["also"][name]:  # empty: a scaler of gradients on a device that has no use for it
+                part.load_state_dict(stored["also"][name])
         self.best = stored["best"]
         if engine.state.epoch == engine.state.max_epochs:
             logger.info("%s is complete: evaluate it, or choose another output_dir", path)
         else:
             logger.info("resumed from %s after epoch %d", path, engine.state.epoch)
+
+    def _others(self, engine: Engine) -> dict[str, Any]:
+        """What goes on beside network, optimizer and trainer."""
+        scaler = getattr(engine, "scaler", None)  # of gradients, with mixed precision only
+        return self.also if scaler is None else self.also | {"gradient_scaler": scaler}
 
     def _all_settings(self, engine: Engine) -> dict[str, Any]:
         return self.settings | {
@@ -169,7 +175,7 @@ class TrainingCheckpoint:
             "optimizer": self.optimizer.state_dict(),
             "trainer": engine.state_dict(),
             "best": self.best,
-            "also": {name: part.state_dict() for name, part in self.also.items()},
+            "also": {name: part.state_dict() for name, part in self._others(engine).items()},
         }
         self._write(CHECKPOINT, state)
         self._last_save = time.monotonic()

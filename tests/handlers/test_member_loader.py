@@ -69,7 +69,7 @@ def test_missing_members_are_left_out_and_named(tmp_path: Path, caplog: pytest.L
     with caplog.at_level(logging.WARNING):
         assert MemberLoader(network, str(tmp_path)).load() == [1, 3]
     _assert_loaded(network, trained)
-    assert "averaging 2 of 4 members: folds 0, 2 are missing; train them with --fold NUMBER" in caplog.text
+    assert "asking 2 of 4 members: folds 0, 2 are missing; train them with --fold NUMBER" in caplog.text
     # what the ensemble then gives is the mean of those two
     torch.manual_seed(0)
     result = network.eval().predict(IMAGE)

@@ -21,6 +21,8 @@ class NetworkFolds(nn.Module):
         member: makes one untrained network when called without arguments (``"_mode_": "callable"`` in a bundle).
         num_members: number of networks N; 10 in the image-conditioned diffusion paper.
         seed: network i starts from weights drawn with a seed made of (seed, i).
+        same_start: whether all start from the same weights, those of network 0, as two modules whose difference tells of
+            their data alone; default False.
         one_at_a_time: whether only the network in use is on the images' device, the others in the main memory: for
             networks that do not fit together. Default False.
 
@@ -29,12 +31,18 @@ class NetworkFolds(nn.Module):
     """
 
     def __init__(
-        self, member: Callable[[], nn.Module], num_members: int = 10, seed: int = 0, one_at_a_time: bool = False
+        self,
+        member: Callable[[], nn.Module],
+        num_members: int = 10,
+        seed: int = 0,
+        one_at_a_time: bool = False,
+        same_start: bool = False,
     ) -> None:
         super().__init__()
         if num_members < 1:
             raise ValueError(f"num_members must be positive, got {num_members}.")
-        self.members = nn.ModuleList(fold_member(member, i, seed) for i in range(num_members))
+        starts = [0] * num_members if same_start else range(num_members)
+        self.members = nn.ModuleList(fold_member(member, start, seed) for start in starts)
         self.present: Tensor
         self.register_buffer("present", torch.ones(num_members, dtype=torch.bool))
         self.one_at_a_time = one_at_a_time
