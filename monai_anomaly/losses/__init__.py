@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from .address_entropy_loss import AddressEntropyLoss
 from .heteroscedastic_loss import HeteroscedasticLoss
+from .masked_reconstruction_loss import MaskedReconstructionLoss
 from .noise_prediction_loss import NoisePredictionLoss, NoiseTarget
 from .reconstruction_loss import ReconstructionLoss
 from .repulsion_loss import RepulsionLoss
@@ -13,6 +14,7 @@ from .weighted_sum_loss import WeightedSumLoss
 __all__ = [
     "AddressEntropyLoss",
     "HeteroscedasticLoss",
+    "MaskedReconstructionLoss",
     "NoisePredictionLoss",
     "NoiseTarget",
     "ReconstructionLoss",

@@ -138,9 +138,9 @@ class EnsembleMap(nn.Module):
         if self.score == "ens":
             error_map = (image - mean).square()
         elif self.score == "unc":
-            error_map = _deviation(stacked)
+            error_map = sample_deviation(stacked)
         else:
-            error_map = _deviation((stacked - image).abs() * torch.stack(gradients))
+            error_map = sample_deviation((stacked - image).abs() * torch.stack(gradients))
         if len(variances) > 0:
             variance = torch.stack(variances).mean(0)
             error_map = error_map / (variance if self.score == "ens" else variance.sqrt())
@@ -151,7 +151,7 @@ class EnsembleMap(nn.Module):
         return self.predict(image).anomaly_map
 
 
-def _deviation(values: Tensor) -> Tensor:
+def sample_deviation(values: Tensor) -> Tensor:
     """Sample standard deviation over the first axis; zero for one member.
 
     Written out, because ``Tensor.std`` over a leading axis of this few entries takes many times as long on a CPU.

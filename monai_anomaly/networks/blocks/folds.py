@@ -21,8 +21,8 @@ class NetworkFolds(nn.Module):
         member: makes one untrained network when called without arguments (``"_mode_": "callable"`` in a bundle).
         num_members: number of networks N; 10 in the image-conditioned diffusion paper.
         seed: network i starts from weights drawn with a seed made of (seed, i).
-        same_start: whether all start from the same weights, those of network 0, as two modules whose difference tells of
-            their data alone; default False.
+        same_start: whether all start from the same weights, those of network 0, as two modules whose difference tells
+            of their data alone; default False.
         one_at_a_time: whether only the network in use is on the images' device, the others in the main memory: for
             networks that do not fit together. Default False.
 

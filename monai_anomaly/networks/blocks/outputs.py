@@ -39,3 +39,17 @@ class EnsembleOutput(NamedTuple):
 
     member: AutoencoderOutput
     senior_features: Optional[Tensor] = None  # noqa: UP045
+
+
+class MaskedOutput(NamedTuple):
+    """What a masked autoencoder returns for L sets of kept patches an image.
+
+    Attributes:
+        prediction: the patches as the network reconstructs them (B, L, T, P).
+        target: the patches of the network's input (B, T, P), see :func:`monai_anomaly.functional.patchify`.
+        mask: which patches were removed (B, L, T): 1 = removed, 0 = kept.
+    """
+
+    prediction: Tensor
+    target: Tensor
+    mask: Tensor

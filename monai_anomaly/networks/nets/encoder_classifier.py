@@ -1,0 +1,149 @@
+# Copyright (c) monai_anomaly contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+import torch
+from monai.networks.nets import FullyConnectedNet
+from monai.networks.utils import eval_mode
+from torch import Tensor, nn
+
+from ...utils import accept_weights_of_wrapper
+
+POOLS: dict[str, Callable[[Tensor, int], Tensor]] = {
+    "mean": lambda tokens, special: tokens[:, special:].mean(1),
+    "mean_all": lambda tokens, special: tokens.mean(1),
+    "cls": lambda tokens, special: tokens[:, 0],
+}
+
+
+class TokenEncoder(Protocol):
+    """What a classifier asks of an encoder; :class:`MaskedAutoencoder` is one, :class:`ConvolutionalEncoder` another.
+
+    Attributes:
+        hidden_size: width d of a token.
+        grid: number of patches along each axis.
+    """
+
+    hidden_size: int
+    grid: tuple[int, ...]
+
+    def tokens(self, image: Tensor) -> Tensor:
+        """Tokens (B, T, d) of images (B, C, *S), those of the patches last, in row-major order."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """All weights."""
+
+    def train(self, mode: bool = True) -> nn.Module:
+        """Set training mode."""
+
+
+class EncoderClassifier(nn.Module):
+    """Small head on an encoder that tells images with a synthetic anomaly from healthy ones: stage 1 of AMAE.
+
+    The encoder is frozen: its weights receive no gradient, and it stays in evaluation mode. So what it makes of an
+    image never changes, and may be given instead of the image.
+
+    Args:
+        encoder: a :class:`MaskedAutoencoder`, pre-trained, or another network with its ``tokens``.
+        hidden_channels: widths of the head's hidden layers. The paper says "3-layer" alone; default: (d, d), where d is
+            the width of the encoder.
+        pool: what the head sees of the tokens: the ``"mean"`` of the patches (default, as in the paper),
+            ``"mean_all"``, the class token's included, or the class token alone, ``"cls"``.
+        activation: between the layers of the head, by MONAI's names; default "GELU".
+        dropout: in the head, in [0, 1); default 0.
+        frozen: False trains the encoder too, for encoders without pre-training (AnatPaste, CutPaste end to end).
+
+    Raises:
+        ValueError: when ``pool`` is unknown; when called, if it asks for a class token of an encoder that has none.
+
+    Reference:
+        B. Bozorgtabar, D. Mahapatra, J.-P. Thiran: "AMAE: Adaptation of Pre-trained Masked Autoencoder for
+        Dual-Distribution Anomaly Detection in Chest X-Rays", MICCAI 2023, Section 2.1.
+    """
+
+    def __init__(
+        self,
+        encoder: TokenEncoder,
+        hidden_channels: Sequence[int] | None = None,
+        pool: str = "mean",
+        activation: str = "GELU",
+        dropout: float = 0.0,
+        frozen: bool = True,
+    ) -> None:
+        super().__init__()
+        if pool not in POOLS:
+            raise ValueError(f"pool must be one of {tuple(POOLS)}, got {pool!r}")
+        width = encoder.hidden_size
+        self.encoder = encoder
+        self.head = FullyConnectedNet(
+            width,
+            2,
+            [width, width] if hidden_channels is None else list(hidden_channels),
+            dropout=dropout or None,
+            act=activation,
+            adn_ordering="DA",
+        )
+        self.pool = pool
+        self.frozen = frozen
+        if frozen:
+            for parameter in encoder.parameters():
+                parameter.requires_grad_(False)
+            encoder.train(False)
+        accept_weights_of_wrapper(self, "network.")
+
+    def train(self, mode: bool = True) -> EncoderClassifier:
+        """Set training mode; a frozen encoder stays in evaluation mode."""
+        super().train(mode)
+        if self.frozen:
+            self.encoder.train(False)
+        return self
+
+    def features(self, image: Tensor) -> Tensor:
+        """What the head sees (B, d) of images (B, C, *S)."""
+        return self.pooled(*self.tokens(image))
+
+    def pooled(self, tokens: Tensor, special: int) -> Tensor:
+        """What the head sees (B, d) of tokens (B, T, d), the first ``special`` of which are no patches."""
+        if self.pool == "cls" and not special:
+            raise ValueError(f"pool 'cls' needs an encoder with a class token, {type(self.encoder).__name__} has none")
+        return POOLS[self.pool](tokens, special)
+
+    def tokens(self, image: Tensor) -> tuple[Tensor, int]:
+        """Tokens (B, T, d) of images (B, C, *S), and how many of the first of them are no patches."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            tokens = self.encoder.tokens(image)
+        return tokens, tokens.shape[1] - math.prod(self.encoder.grid)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits (B, 2), the second of "abnormal", of images (B, C, *S) or of their features (B, d)."""
+        logits: Tensor = self.head(inputs if inputs.ndim == 2 else self.features(inputs))
+        return logits
+
+
+class ConvolutionalEncoder(nn.Module):
+    """A convolutional network as an encoder: each place of its last feature map is a token.
+
+    Args:
+        network: makes a feature map (B, d, *s) of images (B, C, *S), itself or by its part ``features``, as MONAI's
+            ``DenseNet121`` does.
+        in_channels: channels C of an image.
+        spatial_size: size of an image in pixels.
+    """
+
+    def __init__(self, network: nn.Module, in_channels: int, spatial_size: Sequence[int]) -> None:
+        super().__init__()
+        self.network: nn.Module = getattr(network, "features", network)
+        with torch.no_grad(), eval_mode(self.network):
+            features = self.network(torch.zeros(1, in_channels, *spatial_size))
+        self.hidden_size: int = features.shape[1]
+        self.grid: tuple[int, ...] = tuple(features.shape[2:])
+
+    def tokens(self, image: Tensor) -> Tensor:
+        """Tokens (B, T, d) of images (B, C, *S)."""
+        tokens: Tensor = self.network(image).flatten(2).transpose(1, 2)
+        return tokens
