@@ -7,8 +7,9 @@ import argparse
 import json
 import sys
 
+from ..engines.step_runs import run_steps
 from .matrix import Matrix
-from .runner import command, plan, run_matrix, run_steps
+from .runner import command, plan, run_matrix
 from .table import write_tables
 
 

@@ -3,30 +3,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
 import shlex
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.bundle import ConfigParser
 from tqdm import tqdm
 
-from .. import __version__
-from ..utils import write_json
 from .matrix import Job, Matrix
 
 logger = logging.getLogger(__name__)
 
-JOB_FILE = "job.json"
 _LOG = "log.txt"
 
 
@@ -75,44 +70,6 @@ def command(step: Mapping[str, Any]) -> str:
     configs = "[" + ",".join(f"'{config}'" for config in step["configs"]) + "]"
     overrides = " ".join(f"--{key} {shlex.quote(str(value))}" for key, value in step["overrides"].items())
     return f'python -m monai.bundle run --config_file "{configs}" {overrides}'
-
-
-def run_steps(job: Mapping[str, Any]) -> None:
-    """Run the steps of one job in this process; steps that are finished already are skipped.
-
-    A step is finished when ``job.json`` holds the fingerprint of its settings and data. A training that was killed
-    goes on from its own checkpoint.
-
-    Args:
-        job: one entry of :func:`plan`.
-    """
-    status_file = Path(job["folder"]) / JOB_FILE
-    status = json.loads(status_file.read_text(encoding="utf-8")) if status_file.is_file() else {}
-    fingerprint = ""
-    for step in job["steps"]:
-        key = step["overrides"]["output_dir"]
-        fingerprint = _fingerprint(step, fingerprint)  # what follows a changed training has changed too
-        if status.get(key, {}).get("fingerprint") == fingerprint:
-            continue
-        start = time.monotonic()
-        workflow = ConfigWorkflow(config_file=step["configs"], workflow_type="train", **step["overrides"])
-        workflow.initialize()
-        workflow.run()
-        workflow.finalize()
-        status[key] = {
-            "fingerprint": fingerprint,
-            "seconds": round(time.monotonic() - start, 1),
-            "origin": step["origin"],
-        }
-        write_json(status_file, status)
-
-
-def _fingerprint(step: Mapping[str, Any], before: str) -> str:
-    """Hash of what a step depends on: version, the step before, its configuration files, settings and datalist."""
-    digest = hashlib.sha256((__version__ + before + json.dumps(step["overrides"], sort_keys=True)).encode())
-    for path in [*step["configs"], step["overrides"]["datalist"]]:
-        digest.update(Path(path).read_bytes())
-    return digest.hexdigest()
 
 
 def run_matrix(jobs: list[dict[str, Any]], parallel: int = 1) -> list[str]:

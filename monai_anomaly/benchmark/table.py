@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 
+from ..engines.step_runs import JOB_FILE
 from ..functional.bootstrap import draw_score_statistics, percentile_interval
 from ..functional.curves import IMAGE_STATISTICS
 from ..utils import write_json, write_text
 from .matrix import Job, Matrix
-from .runner import JOB_FILE
 
 _PIXEL = {
     "pixel_auroc": "Pixel AUROC",

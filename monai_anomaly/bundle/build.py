@@ -109,7 +109,7 @@ def create_bundle(name: str, output_dir: str | Path, weights: str | Path | None 
         from .pack import pack_weights
 
         remedy = "create the bundle without --weights, put these into its configs, and use pack"
-        pack_weights(bundle_files(name)["configs/inference.json"], weights, bundle / "models", "model_best.pt", remedy)
+        pack_weights(bundle_files(name)["configs/inference.json"], weights, bundle / "models", None, remedy)
     build_bundle(name, output_dir)
     if weights is not None and not packed:
         shutil.copyfile(weights, bundle / "models" / "model.pt")

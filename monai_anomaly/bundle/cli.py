@@ -55,7 +55,7 @@ def _add_pack(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     command = commands.add_parser("pack", help="put the members of an ensemble, trained apart, into a bundle")
     command.add_argument("bundle", metavar="BUNDLE", help="folder of the bundle; models/model.pt is written there")
     command.add_argument("run_dir", metavar="RUN_DIR", help="output_dir of the training, with fold_K/models")
-    command.add_argument("--name", default="model_best.pt", help="weights of each fold (default: %(default)s)")
+    command.add_argument("--name", help="weights of each fold, such as model.pt (default: as the bundle scores)")
     command.set_defaults(run=_pack)
 
 

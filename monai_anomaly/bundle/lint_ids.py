@@ -19,6 +19,7 @@ OVERLAYS = {
     "configs/multi_gpu_train.json": ("configs/train.json",),
     "configs/multi_gpu_evaluate.json": ("configs/train.json", "configs/evaluate.json"),
     "configs/all_folds.json": ("configs/train.json",),
+    "configs/pipeline.json": ("configs/train.json", "configs/evaluate.json", "configs/all_folds.json"),
 }
 #: Ids that consuming programs read beside MONAI's required properties, and who reads them.
 APP_IDS = {

@@ -12,8 +12,9 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
+from ..handlers.discrepancy_loader import load_refiner
 from ..handlers.member_loader import member_file, member_settings, pack_members
-from ..networks.blocks import NetworkFolds
+from ..networks.blocks import DiscrepancyMap, NetworkFolds
 from ..utils import write_json
 
 logger = logging.getLogger(__name__)
@@ -22,7 +23,7 @@ _INFERENCE = "configs/inference.json"
 _BEST = "model_best.pt"
 
 
-def pack_bundle(bundle: str | os.PathLike[str], run_dir: str | os.PathLike[str], name: str = _BEST) -> list[int]:
+def pack_bundle(bundle: str | os.PathLike[str], run_dir: str | os.PathLike[str], name: str | None = None) -> list[int]:
     """Put the members that a training has left in a folder into ``models/model.pt`` of a bundle.
 
     The settings that they were trained with go to ``models/training.json``.
@@ -30,7 +31,8 @@ def pack_bundle(bundle: str | os.PathLike[str], run_dir: str | os.PathLike[str],
     Args:
         bundle: folder of the bundle; its ``inference.json`` says what the network is.
         run_dir: ``output_dir`` of the training, with ``fold_K/models``.
-        name: which of the files there: ``model_best.pt`` (default) or ``model.pt``.
+        name: which of the files there, such as ``model_best.pt`` or ``model.pt``; None (default): the one that the
+            bundle scores with.
 
     Returns:
         Numbers of the folds that are there.
@@ -46,7 +48,7 @@ def pack_bundle(bundle: str | os.PathLike[str], run_dir: str | os.PathLike[str],
 
 
 def pack_weights(
-    config: Mapping[str, Any], run_dir: str | os.PathLike[str], models: Path, name: str, remedy: str
+    config: Mapping[str, Any], run_dir: str | os.PathLike[str], models: Path, name: str | None, remedy: str
 ) -> list[int]:
     """The same for a configuration and the folder of its weights.
 
@@ -57,6 +59,7 @@ def pack_weights(
         name: as for :func:`pack_bundle`.
         remedy: what to do about weights of another network.
     """
+    name = name or str(config.get("weights_name", _BEST))
     if not any(Path(run_dir).glob(f"fold_*/models/{name}")):
         raise ValueError(
             f"no weights in {run_dir}: there is no fold_*/models/{name}; train first, then give the training's "
@@ -68,6 +71,8 @@ def pack_weights(
             f"the network of this bundle has no folds to pack: copy {run_dir}/models/model.pt to {models}/model.pt"
         )
     try:
+        if isinstance(network, DiscrepancyMap):
+            load_refiner(network, run_dir, name)
         folds = pack_members(network, run_dir, models / "model.pt", name)
     except ValueError as error:
         misfit, does_not_fit, _ = str(error).partition(" (Error")  # what follows names all weights

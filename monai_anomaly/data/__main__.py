@@ -15,6 +15,7 @@ from .convert_csv import convert_csv
 from .convert_folder import convert_folder
 from .datalist import SECTIONS, validate_datalist
 from .phantom import make_phantom
+from .unlabeled_pool import draw_datalist
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _add_convert_folder(commands)
     _add_validate(commands)
     _add_phantom(commands)
+    _add_unlabeled(commands)
     audit_cli.add_parser(commands)
     options = parser.parse_args(arguments)
     try:
@@ -83,6 +85,11 @@ def _add_convert_csv(commands: argparse._SubParsersAction[argparse.ArgumentParse
     )
     parser.add_argument("--extra", nargs="+", action="extend", default=[], help="numeric columns to carry over, e.g. z")
     parser.add_argument("--base-dir", type=Path, help="folder the paths are relative to (default: that of the CSV)")
+    parser.add_argument(
+        "--unlabeled-targets",
+        action="store_true",
+        help="write the targets of 'unlabeled' too, for the command 'unlabeled' and for reports; no method sees them",
+    )
     parser.set_defaults(run=_run_convert_csv)
 
 
@@ -97,6 +104,7 @@ def _run_convert_csv(options: argparse.Namespace) -> None:
         _pairs(options.section),
         options.extra,
         options.base_dir,
+        options.unlabeled_targets,
     )
     _report(options.output, counts, options.base_dir or options.index.parent)
 
@@ -154,6 +162,48 @@ def _add_phantom(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def _run_phantom(options: argparse.Namespace) -> None:
     print(make_phantom(options.folder, options.spatial_dims, options.size, seed=options.seed))
+
+
+def _add_unlabeled(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "unlabeled",
+        help="datalist whose unlabeled set has a chosen ratio of anomalous images",
+        description="Draw from the unlabeled images of a datalist, which must have targets, a set of a chosen ratio of "
+        "anomalous ones, by patient. The other sections stay as they are; no method sees the targets.",
+    )
+    parser.add_argument("datalist", type=Path, help="datalist JSON with targets in its section 'unlabeled'")
+    parser.add_argument("output", type=Path, help="datalist JSON to write; its paths stay those of DATALIST")
+    parser.add_argument(
+        "--ratio", type=float, help="share of anomalous images, 0 to 1, e.g. 0.6 (default: keep all images)"
+    )
+    parser.add_argument("--size", type=int, help="number of images (default: that of the smaller class, for any ratio)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the draw (default 0)")
+    parser.add_argument("--compat", choices=["ddad"], help="first images in file order, as the DDAD code does")
+    parser.add_argument(
+        "--without",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="IMAGE",
+        help="images to leave out first, such as those that the audit found in the test set",
+    )
+    parser.set_defaults(run=_run_unlabeled)
+
+
+def _run_unlabeled(options: argparse.Namespace) -> None:
+    info = draw_datalist(
+        options.datalist,
+        options.output,
+        options.ratio,
+        options.size,
+        options.seed,
+        options.compat,
+        options.without,
+    )
+    shares = "" if info["ratio"] is None else f", {info['anomalous']} of them anomalous (ratio {info['ratio']:.3f})"
+    print(f"{options.output}: unlabeled {info['size']}{shares}")
+    if os.path.realpath(options.output.parent) != os.path.realpath(options.datalist.parent):
+        print(f"its paths are those of {options.datalist}: give the same dataset_dir, by default its folder")
 
 
 if __name__ == "__main__":

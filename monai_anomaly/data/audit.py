@@ -18,10 +18,22 @@ from ..utils import write_json
 from .audit_checks import count_items, find_errors, find_warnings
 from .audit_items import AuditItem, Finding, fingerprint, read_items
 from .audit_scores import baseline_warnings, duplicate_warnings, find_shared_pictures, score_baselines
+from .audit_unlabeled import (
+    IGNORED,
+    LEARNED,
+    TRANSDUCTIVE,
+    UNLABELED_USES,
+    missing_unlabeled,
+    retaken_warnings,
+    shown_test_images,
+    transductive_warning,
+    without_test_copies,
+)
 from .datalist import SECTIONS, PathLike
 from .image_digest import digest_items
+from .retaken import find_retaken
 
-AUDIT_VERSION = 2
+AUDIT_VERSION = 3
 AUDIT_FILE = "audit.json"
 _MOST_THREADS = 8
 _MOST_LISTED = 50
@@ -62,6 +74,10 @@ class DatalistAudit:
         spatial_dims: number of spatial axes to demand (2 or 3); None (default): that all images have the same.
         in_channels: number of channels to demand; None (default): that all images have the same.
         progress: whether to show a progress bar.
+        unlabeled: what the method does with unlabeled images. ``"ignored"`` (default): it does not see them.
+            ``"learned"``: it learns from the section ``unlabeled``, which must be there and must not show what is in
+            ``testing``: exact copies, near-duplicates and pictures of one scene taken again are errors.
+            ``"transductive"``: it learns from the test images themselves; allowed, and marked in every report.
 
     Raises:
         ValueError: for other arguments.
@@ -78,6 +94,7 @@ class DatalistAudit:
         spatial_dims: int | None = None,
         in_channels: int | None = None,
         progress: bool = True,
+        unlabeled: str = IGNORED,
     ) -> None:
         if sections is not None and (isinstance(sections, str) or not sections or set(sections) - set(SECTIONS)):
             raise ValueError(f"sections must be None or a list of some of {list(SECTIONS)}, got {sections!r}")
@@ -87,6 +104,9 @@ class DatalistAudit:
             raise ValueError(f"spatial_dims must be 2, 3 or None, got {spatial_dims!r}")
         if in_channels is not None and in_channels < 1:
             raise ValueError(f"in_channels must be at least 1 or None, got {in_channels!r}")
+        if unlabeled not in UNLABELED_USES:
+            raise ValueError(f"unlabeled must be one of {list(UNLABELED_USES)}, got {unlabeled!r}")
+        self.unlabeled = unlabeled
         self.datalist = os.fspath(datalist)
         self.dataset_dir = dataset_dir
         self.output_dir = None if output_dir is None else Path(output_dir)
@@ -103,8 +123,8 @@ class DatalistAudit:
         In a distributed run the first rank works and tells the others the outcome, so that all go on or stop together.
 
         Returns:
-            What ``audit.json`` holds: ``datalist``, ``fingerprint``, ``version``, ``counts``, ``errors`` (empty),
-            ``warnings``, ``images``, ``near_duplicates`` and ``baselines``.
+            What ``audit.json`` holds: ``datalist``, ``fingerprint``, ``version``, ``unlabeled``, ``counts``,
+            ``errors`` (empty), ``warnings``, ``images``, ``near_duplicates``, ``retaken`` and ``baselines``.
 
         Raises:
             AuditError: listing every error of the data.
@@ -119,7 +139,7 @@ class DatalistAudit:
         """Return the audit with its errors instead of raising them; on this process only."""
         started = time.perf_counter()
         items, errors = read_items(self.datalist, self.dataset_dir, self.sections)
-        settings = [AUDIT_VERSION, self.sections, self.seed, self.spatial_dims, self.in_channels]
+        settings = [AUDIT_VERSION, self.sections, self.seed, self.spatial_dims, self.in_channels, self.unlabeled]
         mark = fingerprint(self.datalist, items, settings)
         result = self._stored(mark)
         if result is None:
@@ -138,15 +158,25 @@ class DatalistAudit:
             item.digest = digest
         baselines = score_baselines(items, self.seed)
         shared = find_shared_pictures(items)
+        learned, transductive = self.unlabeled == LEARNED, self.unlabeled == TRANSDUCTIVE
+        retaken = find_retaken(items, self.num_workers) if learned else []
+        if learned:
+            errors = errors + missing_unlabeled(items, self.datalist) + shown_test_images(items, shared, retaken)
+        # each of these is then an error of its own, or what was asked for
+        warned = without_test_copies(shared) if learned or transductive else shared
+        warnings = [transductive_warning(items)] if transductive else []
+        warnings += find_warnings(items, self.unlabeled) + duplicate_warnings(warned) + retaken_warnings(retaken)
         return {
             "datalist": self.datalist,
             "fingerprint": mark,
             "version": AUDIT_VERSION,
+            "unlabeled": self.unlabeled,
             "counts": count_items(items),
-            "errors": errors + find_errors(items, self.in_channels),
-            "warnings": find_warnings(items) + duplicate_warnings(shared) + baseline_warnings(baselines),
+            "errors": errors + find_errors(items, self.in_channels, self.unlabeled),
+            "warnings": warnings + baseline_warnings(baselines),
             "images": _files_by_section(items),
             "near_duplicates": shared,
+            "retaken": retaken,
             "baselines": baselines,
         }
 

@@ -10,9 +10,11 @@ from typing import TypeVar
 
 from ..utils import Keys
 from .audit_items import AuditItem, Finding, finding, listing
-from .datalist import SECTIONS, TESTING, TRAINING, VALIDATION
+from .audit_unlabeled import IGNORED, LEARNED, TRANSDUCTIVE
+from .datalist import SECTIONS, TESTING, TRAINING, UNLABELED, VALIDATION
 
 SMALL_CLASS = 50
+_TEST_AND_UNLABELED = {UNLABELED, TESTING}
 K = TypeVar("K", bound=Hashable)
 
 
@@ -33,27 +35,33 @@ def count_items(items: Sequence[AuditItem]) -> dict[str, dict[str, int]]:
     return counts
 
 
-def find_errors(items: Sequence[AuditItem], in_channels: int | None = None) -> list[Finding]:
+def find_errors(items: Sequence[AuditItem], in_channels: int | None = None, unlabeled: str = IGNORED) -> list[Finding]:
     """Return everything that makes the data unfit for training or its numbers wrong.
 
     Args:
         items: with their digests.
         in_channels: number of channels to demand; None: only that all images have the same.
+        unlabeled: what the method does with unlabeled images, see :class:`~monai_anomaly.data.DatalistAudit`.
     """
     return [
         *_file_problems(items),
         *_anomalous_in_training(items),
         *_marked_healthy(items),
-        *_shared_patients(items),
-        *_copies(items, serious=True),
+        *_shared_patients(items, unlabeled),
+        *_copies(items, True, unlabeled),
         *_contradicting_targets(items),
         *_channels(items, in_channels),
         *_mixed(items, "mixed_dimensions", "number of spatial axes", lambda shape: (len(shape) - 1,), "keep one kind"),
     ]
 
 
-def find_warnings(items: Sequence[AuditItem]) -> list[Finding]:
-    """Return what is allowed but must be known when the numbers are read."""
+def find_warnings(items: Sequence[AuditItem], unlabeled: str = IGNORED) -> list[Finding]:
+    """Return what is allowed but must be known when the numbers are read.
+
+    Args:
+        items: with their digests.
+        unlabeled: see :func:`find_errors`.
+    """
     resize = "the transforms resize them to one size, which stretches them: check that this is what you want"
     return [
         *_mixed(items, "mixed_sizes", "size", lambda shape: shape[1:], resize),
@@ -61,7 +69,7 @@ def find_warnings(items: Sequence[AuditItem]) -> list[Finding]:
         *_unnamed_patients(items),
         *_constant(items),
         *_empty_masks(items),
-        *_copies(items, serious=False),
+        *_copies(items, False, unlabeled),
         *_no_anomalous_validation(items),
         *_small_test_set(items),
     ]
@@ -109,11 +117,11 @@ def _marked_healthy(items: Sequence[AuditItem]) -> list[Finding]:
     return found
 
 
-def _shared_patients(items: Sequence[AuditItem]) -> list[Finding]:
+def _shared_patients(items: Sequence[AuditItem], unlabeled: str) -> list[Finding]:
     found = []
     for patient, group in _group(items, lambda item: str(item.item[Keys.PATIENT])).items():
         firsts = {item.section: item.file for item in reversed(group)}
-        if len(firsts) > 1:
+        if len(firsts) > 1 and not (unlabeled == TRANSDUCTIVE and set(firsts) == _TEST_AND_UNLABELED):
             where = ", ".join(f"{section!r} ({firsts[section]})" for section in sorted(firsts, key=SECTIONS.index))
             remedy = "keep all images of a patient in one section"
             found.append(
@@ -124,13 +132,15 @@ def _shared_patients(items: Sequence[AuditItem]) -> list[Finding]:
     return found
 
 
-def _copies(items: Sequence[AuditItem], serious: bool) -> list[Finding]:
-    """Exact copies between training and testing are errors; between other sections they are warnings."""
+def _copies(items: Sequence[AuditItem], serious: bool, unlabeled: str) -> list[Finding]:
+    """Exact copies between testing and what a method learns from are errors; between other sections, warnings."""
+    errors = [{TRAINING, TESTING}, *([_TEST_AND_UNLABELED] if unlabeled == LEARNED else [])]
+    wanted = [_TEST_AND_UNLABELED] if unlabeled == TRANSDUCTIVE else []
     found = []
     for group in _same_pixels(items):
         firsts = {item.section: item for item in reversed(group)}
         for first, second in combinations(sorted(firsts, key=SECTIONS.index), 2):
-            if ({first, second} == {TRAINING, TESTING}) is serious:
+            if {first, second} not in wanted and ({first, second} in errors) is serious:
                 one, other = firsts[first].file, firsts[second].file
                 text = f"image {other} of {second!r} has the same pixels as {one} of {first!r}"
                 found.append(finding("exact_duplicate", text, "keep it in one section only", other))

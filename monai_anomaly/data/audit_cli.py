@@ -10,6 +10,7 @@ from typing import Any
 
 from .audit import DatalistAudit
 from .audit_items import Finding
+from .audit_unlabeled import IGNORED, UNLABELED_USES
 from .datalist import SECTIONS, TESTING, VALIDATION
 
 
@@ -31,6 +32,13 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument("--spatial-dims", type=int, choices=(2, 3), help="demand so many spatial axes")
     parser.add_argument("--in-channels", type=int, help="demand so many channels")
     parser.add_argument("--num-workers", type=int, help="decoding threads (default: number of cores, at most 8)")
+    parser.add_argument(
+        "--unlabeled",
+        choices=UNLABELED_USES,
+        default=IGNORED,
+        help="what the method does with unlabeled images: ignored (default), learned (test images must not be among "
+        "them), transductive (it learns from the test images themselves, which is marked in every report)",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="print the whole audit as JSON instead of tables")
     parser.set_defaults(run=run)
@@ -39,24 +47,33 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Audit, print, and return the exit code."""
-    logging.getLogger("monai_anomaly.data.audit").setLevel(logging.ERROR)  # the table shows the warnings
+    audit_logger = logging.getLogger("monai_anomaly.data.audit")
+    level = audit_logger.level
+    audit_logger.setLevel(logging.ERROR)  # the table shows the warnings
     try:
-        result = DatalistAudit(
-            args.datalist,
-            args.dataset_dir,
-            args.output_dir,
-            args.sections,
-            args.num_workers,
-            args.seed,
-            args.spatial_dims,
-            args.in_channels,
-            progress=not args.json,
-        ).inspect()
+        result = _audit(args)
     except ValueError as error:
         print(json.dumps({"failure": str(error)}, indent=2) if args.json else f"error: {error}")
         return 1
+    finally:
+        audit_logger.setLevel(level)
     print(json.dumps(result, indent=2) if args.json else format_audit(result))
     return 1 if result["errors"] else 0
+
+
+def _audit(args: argparse.Namespace) -> dict[str, Any]:
+    return DatalistAudit(
+        args.datalist,
+        args.dataset_dir,
+        args.output_dir,
+        args.sections,
+        args.num_workers,
+        args.seed,
+        args.spatial_dims,
+        args.in_channels,
+        progress=not args.json,
+        unlabeled=args.unlabeled,
+    ).inspect()
 
 
 def format_audit(result: dict[str, Any]) -> str:

@@ -118,7 +118,7 @@ def fingerprint(datalist: PathLike, items: Sequence[AuditItem], settings: Any) -
         settings: anything JSON can hold, e.g. the audit's version and arguments.
     """
     files = [item.item[key] for item in items for key in FILE_KEYS if key in item.item]
-    content = hashlib.sha256(Path(datalist).read_bytes()).hexdigest()
+    content = hashlib.sha256(json.dumps(read_datalist(datalist), sort_keys=True).encode()).hexdigest()
     return hashlib.sha256(json.dumps([settings, content, [_state(file) for file in files]]).encode()).hexdigest()
 
 

@@ -34,6 +34,7 @@ def convert_csv(
     section_of: Mapping[str, str] | None = None,
     extra: Sequence[str] = (),
     base_dir: PathLike | None = None,
+    unlabeled_targets: bool = False,
 ) -> dict[str, int]:
     """Write a datalist from a CSV with one row an image.
 
@@ -49,6 +50,8 @@ def convert_csv(
             "val_normal" and "val" (validation), "test" (testing), and the sections' own names.
         extra: further numeric columns to carry over.
         base_dir: folder the written paths are relative to (later given as ``dataset_dir``); None: that of the CSV.
+        unlabeled_targets: whether to write the targets of ``unlabeled`` too, where the CSV has them, to draw sets of a
+            chosen ratio and to report the purity of pseudo-labels; loading takes them away. Default False.
 
     Returns:
         Number of items of each section.
@@ -78,7 +81,10 @@ def convert_csv(
             )
         if section in (VALIDATION, TESTING) and not _meets(row, eval_conditions):
             continue
-        sections[section].append(_item(row, names, section, extra, shift, f"CSV {path}, line {line}"))
+        item = _item(row, names, section, extra, shift, f"CSV {path}, line {line}")
+        if section == UNLABELED and unlabeled_targets and row[names[Keys.TARGET]]:
+            item[Keys.TARGET] = _target(row[names[Keys.TARGET]], names[Keys.TARGET], f"CSV {path}, line {line}")
+        sections[section].append(item)
     write_datalist(output, sections)
     return {name: len(items) for name, items in sections.items() if items}
 

@@ -24,12 +24,14 @@ PathLike = str | os.PathLike[str]
 
 
 def read_datalist(datalist: PathLike) -> dict[str, Any]:
-    """Return the content of a datalist file as it stands.
+    """Return the content of a datalist file as it stands; of a folder, all its images as the section ``training``.
 
     Raises:
         ValueError: naming file and remedy, when it is missing, no JSON, or no object.
     """
     path = Path(datalist)
+    if path.is_dir():
+        return {TRAINING: list_images(path)}
     if not path.is_file():
         raise ValueError(
             f"datalist {path} does not exist: give the path of a datalist JSON, or make one with "

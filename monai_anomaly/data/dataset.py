@@ -18,7 +18,14 @@ from torch.utils.data import Dataset, DistributedSampler
 from ..utils import Keys, callable_name, derive_seed
 
 
-class AnomalyDataset(Dataset):
+class EpochDataset(Dataset):
+    """Samples that may differ between epochs: item ``epoch * len(dataset) + index`` is one sample in one epoch."""
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+
+class AnomalyDataset(EpochDataset):
     """Samples of one section: the deterministic part cached in memory, the random part drawn anew and reproducibly.
 
     The random transform of a sample gets a state seeded from (seed, epoch, index), so a sample does not depend on the
@@ -115,13 +122,13 @@ class EpochSampler(DistributedSampler):
 
     def __init__(
         self,
-        dataset: AnomalyDataset,
+        dataset: EpochDataset,
         shuffle: bool = True,
         seed: int = 0,
         num_replicas: int | None = None,
         rank: int | None = None,
     ) -> None:
-        if not isinstance(dataset, AnomalyDataset):
+        if not isinstance(dataset, EpochDataset):
             raise ValueError(f"dataset must be an AnomalyDataset, which reads the epoch, got {type(dataset).__name__}")
         replicas = idist.get_world_size() if num_replicas is None else num_replicas
         # the base class adds the epoch to the seed: neighboring seeds would share their orders

@@ -3,22 +3,32 @@
 
 from __future__ import annotations
 
-from .batch import prepare_image_batch, prepare_restoration_batch, score_batch
+from .batch import prepare_image_batch, prepare_pair_batch, prepare_restoration_batch, score_batch
 from .devices import device_of_rank, end_processes, is_first_process
 from .diffusion_batch import LossBatch, NoisedPair
+from .discrepancy_batch import DiscrepancyPair
 from .ensemble_trainer import EnsembleTrainer
 from .fold_runs import FoldRuns, end_with_parent
+from .masked_batch import MaskedBatch
+from .parameter_groups import decay_groups
+from .step_runs import BundleSteps, run_steps
 
 __all__ = [
+    "BundleSteps",
+    "DiscrepancyPair",
     "EnsembleTrainer",
     "FoldRuns",
     "LossBatch",
+    "MaskedBatch",
     "NoisedPair",
+    "decay_groups",
     "device_of_rank",
     "end_processes",
     "end_with_parent",
     "is_first_process",
     "prepare_image_batch",
+    "prepare_pair_batch",
     "prepare_restoration_batch",
+    "run_steps",
     "score_batch",
 ]

@@ -57,6 +57,33 @@ def prepare_restoration_batch(
     return image, clean
 
 
+def prepare_pair_batch(
+    batchdata: dict[str, Any],
+    device: str | torch.device | None = None,
+    non_blocking: bool = False,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor]:
+    """Input and target of a classifier of synthetic anomalies: every image twice, before and after its corruption.
+
+    Args:
+        batchdata: batch with ``image`` and ``clean`` (B, C, *S), or with the ``features`` (B, 2, d) of clean and image,
+            and ``target`` (B,), 0 where the corruption found no place and the image is as before.
+        device: where to move it.
+        non_blocking: as in ``Tensor.to``.
+        kwargs: further arguments of ``Tensor.to``.
+
+    Returns:
+        Images (2B, C, *S) or features (2B, d), all clean ones first, and classes (2B,), 1 for an anomaly.
+    """
+    if Keys.FEATURES in batchdata:
+        features = batchdata[Keys.FEATURES].to(device=device, non_blocking=non_blocking, **kwargs)
+        inputs = features.transpose(0, 1).flatten(0, 1)
+    else:
+        inputs = torch.cat(prepare_restoration_batch(batchdata, device, non_blocking, **kwargs)[::-1])
+    corrupted = torch.as_tensor(batchdata[Keys.TARGET]).to(inputs.device, torch.long)
+    return inputs, torch.cat([torch.zeros_like(corrupted), corrupted])
+
+
 def score_batch(engine: SupervisedEvaluator, batchdata: dict[str, Any]) -> dict[str, Any]:
     """One step of an evaluator: the ``iteration_update`` of MONAI's evaluators.
 

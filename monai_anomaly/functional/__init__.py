@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from .blending import poisson_blend, poisson_blend_boxes
 from .bootstrap import Interval, bootstrap_counts, bootstrap_scores, draw_score_statistics
+from .chi_square import chi_square_distance
 from .curves import (
     IMAGE_STATISTICS,
     ScoreCounts,
@@ -31,7 +32,10 @@ from .labelling import (
     saturating_label,
     weight_label,
 )
+from .masking import mask_of_kept, num_kept, partition_kept, random_kept
 from .noise import coarse_field, coarse_noise, fractal_noise, gradient_noise
+from .patches import patchify, unpatchify
+from .pseudo_labels import PseudoLabels, Purity, pseudo_labels, purity
 from .reduction import max_score, mean_score, top_fraction_score
 from .regions import per_region_overlap, region_weights
 from .shapes import DeformedShape, deform_shape, random_size, relative_radius
@@ -50,6 +54,8 @@ __all__ = [
     "DeformedShape",
     "IMAGE_STATISTICS",
     "Interval",
+    "PseudoLabels",
+    "Purity",
     "ScoreCounts",
     "average_precision",
     "average_precision_from_counts",
@@ -58,6 +64,7 @@ __all__ = [
     "binary_label",
     "bootstrap_counts",
     "bootstrap_scores",
+    "chi_square_distance",
     "cka",
     "coarse_field",
     "coarse_noise",
@@ -78,19 +85,26 @@ __all__ = [
     "l2_error",
     "logistic_label",
     "manhattan_similarity",
+    "mask_of_kept",
     "max_score",
     "mean_change",
     "mean_score",
     "min_snr_weight",
     "no_similarity",
     "noise_of_velocity",
+    "num_kept",
+    "partition_kept",
+    "patchify",
     "pearson_similarity",
     "per_region_overlap",
     "poisson_blend",
     "poisson_blend_boxes",
     "precision_recall_curve",
+    "pseudo_labels",
+    "purity",
     "push_exponent",
     "radial_factor",
+    "random_kept",
     "random_size",
     "region_overlap_from_counts",
     "region_weights",
@@ -104,6 +118,7 @@ __all__ = [
     "spline_coefficients",
     "ssim_error",
     "top_fraction_score",
+    "unpatchify",
     "variance_weighted_error",
     "weight_label",
 ]

@@ -90,7 +90,13 @@ def ssim_error(
         return error
     if compat == "upd":
         return error.clamp(0, 1)
-    return F.interpolate(error, size=size, mode="bilinear" if len(size) == 2 else "trilinear", align_corners=False)
+    return enlarged(error, size)
+
+
+def enlarged(values: Tensor, size: Sequence[int]) -> Tensor:
+    """Interpolate a map (B, C, *s) linearly to a size, in 2D or 3D."""
+    mode = "bilinear" if len(size) == 2 else "trilinear"
+    return F.interpolate(values, size=tuple(size), mode=mode, align_corners=False)
 
 
 def feature_error(prediction: Sequence[Tensor], target: Sequence[Tensor], size: Sequence[int]) -> Tensor:
@@ -101,9 +107,7 @@ def feature_error(prediction: Sequence[Tensor], target: Sequence[Tensor], size: 
         target: features of the image, of the same shapes.
         size: size S of the map, to which the coarser ones are interpolated linearly.
     """
-    mode = "bilinear" if len(size) == 2 else "trilinear"
     maps = [
-        F.interpolate(1 - F.cosine_similarity(a, b, dim=1)[:, None], size=tuple(size), mode=mode, align_corners=False)
-        for a, b in zip(prediction, target, strict=True)
+        enlarged(1 - F.cosine_similarity(a, b, dim=1)[:, None], size) for a, b in zip(prediction, target, strict=True)
     ]
     return torch.stack(maps).mean(0)

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+from .discrepancy_loader import DiscrepancyLoader, load_refiner, refiner_settings
 from .gradient_clipper import GradientClipper
 from .image_panels import AnomalyImagePanels
 from .member_loader import MemberLoader, find_members, member_settings, pack_members
 from .metric_handlers import AnomalyMetrics, ImageAP, ImageAUROC, PixelAP, PixelAUROC, PixelBestDice, PixelPRO
 from .progress import EpochProgress, loss_value
+from .pseudo_label_writer import PseudoLabelWriter
 from .report_writer import ReportWriter
 from .result_writers import MetricsWriter, ScoresWriter
 from .smoothed_loss import SmoothedLoss
@@ -17,6 +19,7 @@ from .weight_average import WeightAverage
 __all__ = [
     "AnomalyImagePanels",
     "AnomalyMetrics",
+    "DiscrepancyLoader",
     "EpochProgress",
     "GradientClipper",
     "ImageAP",
@@ -27,13 +30,16 @@ __all__ = [
     "PixelAUROC",
     "PixelBestDice",
     "PixelPRO",
+    "PseudoLabelWriter",
     "ReportWriter",
     "ScoresWriter",
     "SmoothedLoss",
     "TrainingCheckpoint",
     "WeightAverage",
     "find_members",
+    "load_refiner",
     "loss_value",
     "member_settings",
     "pack_members",
+    "refiner_settings",
 ]

@@ -22,6 +22,11 @@ from .image_rows import ImageRows, Row
 from .member_loader import member_settings
 
 _PARTIAL = "scores.partial.csv"
+_TRANSDUCTIVE = "transductive"
+_LEARNED_FROM_TEST = (
+    "transductive: the method learned from test images themselves, without their labels, so these figures do not tell "
+    "how it does on images it has not seen"
+)
 
 
 class ScoresWriter(ImageRows):
@@ -76,7 +81,9 @@ class MetricsWriter(ImageRows):
     """Writes ``metrics.json``: metrics with their intervals, the trivial baselines beside them, the audit's warnings.
 
     Stands after an :class:`AnomalyMetrics` handler, whose results it writes. Baselines come from the ``audit.json`` in
-    the same folder; their intervals are drawn here, over the same patients.
+    the same folder; their intervals are drawn here, over the same patients. Where the audit says that the method learns
+    from the test images themselves, or the settings of the training do, the file has ``"transductive": true`` and a
+    warning that stands first.
 
     Args:
         output_dir: folder of the file, made if missing.
@@ -112,15 +119,22 @@ class MetricsWriter(ImageRows):
         audit = read_audit(self.audit_dir)
         summary = engine.state.metric_summary  # type: ignore[attr-defined]
         scores = audit_scores(audit, self.section, rows)
+        training = self._training()
+        warnings = [warning["message"] for warning in audit.get("warnings", [])]
+        mark: dict[str, Any] = {}
+        if _is_transductive(audit, training):
+            # whatever audit the evaluation finds, what the weights learned from stays on record
+            mark = {_TRANSDUCTIVE: True}
+            told = [text for text in warnings if text.startswith(_TRANSDUCTIVE)]
+            warnings = (told or [_LEARNED_FROM_TEST]) + [text for text in warnings if text not in told]
         content = {
             "method": self.method,
+            **mark,
             "metrics": summary["metrics"],
             "baselines": self._baselines(scores, rows),
             "counts": summary["counts"],
-            "warnings": [warning["message"] for warning in audit.get("warnings", [])]
-            + _unseen_images(audit, scores, rows)
-            + summary["warnings"],
-            "settings": self._training() | self.settings | summary["settings"],
+            "warnings": warnings + _unseen_images(audit, scores, rows) + summary["warnings"],
+            "settings": training | self.settings | summary["settings"],
         }
         write_json(self.output_dir / "metrics.json", content)
         print(format_metrics(content))
@@ -159,6 +173,14 @@ class MetricsWriter(ImageRows):
                 for metric, interval in intervals.items()
             }
         return table
+
+
+def _is_transductive(audit: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
+    training = settings.get("training")
+    trained = training.get(_TRANSDUCTIVE) if isinstance(training, Mapping) else None
+    # folds that differ in a setting give a list of its values
+    learned = any(value is True for value in (trained if isinstance(trained, list) else [trained]))
+    return learned or audit.get("unlabeled") == _TRANSDUCTIVE
 
 
 def read_audit(folder: Path) -> dict[str, Any]:

@@ -3,8 +3,15 @@
 
 from __future__ import annotations
 
-from .map_inferer import EnsembleInferer, ReconstructionInferer
+from .map_inferer import EnsembleInferer, MapInferer, ReconstructionInferer
 from .restoration_inferer import RestorationInferer
 from .slice_wise_inferer import SliceWiseInferer, in_plane_size
 
-__all__ = ["EnsembleInferer", "ReconstructionInferer", "RestorationInferer", "SliceWiseInferer", "in_plane_size"]
+__all__ = [
+    "EnsembleInferer",
+    "MapInferer",
+    "ReconstructionInferer",
+    "RestorationInferer",
+    "SliceWiseInferer",
+    "in_plane_size",
+]

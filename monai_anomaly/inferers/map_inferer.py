@@ -4,16 +4,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from monai.inferers import Inferer
 from monai.networks.utils import eval_mode
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..functional.errors import l2_error
 from ..functional.reduction import mean_score
-from ..networks.blocks.anomaly_map import ENSEMBLE_SCORES, EnsembleMap, ReconstructionMap
+from ..networks.blocks.anomaly_map import ENSEMBLE_SCORES, EnsembleMap, MapOutput, ReconstructionMap
+from ..networks.blocks.classifier_map import ScoredMapOutput
 from ..utils import Keys, plain_tensor, unwrap
 
 
@@ -49,7 +50,8 @@ class ReconstructionInferer(Inferer):
         Returns:
             ``anomaly_map`` (B, 1, *S), ``score`` (B, 1) and ``reconstruction`` (B, C, *S), float32, without gradient.
         """
-        return _predict(ReconstructionMap(unwrap(network), self.error), inputs, self.reduction)
+        asked: Any = unwrap(network)
+        return _predict(ReconstructionMap(asked, self.error), asked, inputs, self.reduction)
 
 
 class EnsembleInferer(Inferer):
@@ -72,20 +74,47 @@ class EnsembleInferer(Inferer):
 
     def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Score images, see :meth:`ReconstructionInferer.__call__`; ``network`` is an ensemble."""
-        return _predict(EnsembleMap(unwrap(network), self.score), inputs, self.reduction)
+        asked: Any = unwrap(network)
+        return _predict(EnsembleMap(asked, self.score), asked, inputs, self.reduction)
+
+
+class MapInferer(Inferer):
+    """Scores images by a network that gives the map itself, such as DDAD's.
+
+    Args:
+        reduction: from a map (B, 1, *S) to scores (B, 1), where the network gives no score of its own; the mean in DDAD
+            and AMAE.
+    """
+
+    def __init__(self, reduction: Callable[[Tensor], Tensor] = mean_score) -> None:
+        super().__init__()
+        self.reduction = reduction
+
+    def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """Score images, see :meth:`ReconstructionInferer.__call__`.
+
+        Args:
+            inputs: (B, C, *S).
+            network: its ``predict`` returns named fields: ``anomaly_map``, and ``reconstruction`` or ``score`` where
+                there are such.
+            args: not used; the interface of MONAI's inferers has them.
+            kwargs: not used.
+        """
+        asked: Any = unwrap(network)
+        return _predict(asked, asked, inputs, self.reduction)
+
+
+class _Map(Protocol):
+    def predict(self, image: Tensor) -> MapOutput | ScoredMapOutput: ...
 
 
 def _predict(
-    network: ReconstructionMap | EnsembleMap, image: Tensor, reduction: Callable[[Tensor], Tensor]
+    network: _Map, switched: nn.Module, image: Tensor, reduction: Callable[[Tensor], Tensor]
 ) -> dict[str, Tensor]:
     # evaluation mode, because batch statistics would make an image's score depend on its neighbors in the batch; of the
-    # network itself, because the map around it is new and knows nothing of the mode to return to
+    # given network, because a map made around it is new and knows nothing of the mode to return to
     # and full precision, because the gradients of the dual-space uncertainty vanish in half precision
-    with eval_mode(network.network), torch.autocast(image.device.type, enabled=False):
+    with eval_mode(switched), torch.autocast(image.device.type, enabled=False):
         output = network.predict(plain_tensor(image).float())
-        anomaly_map = output.anomaly_map.float()
-        return {
-            Keys.MAP: anomaly_map,
-            Keys.SCORE: reduction(anomaly_map),
-            Keys.RECONSTRUCTION: output.reconstruction.float(),
-        }
+        fields = {name: value.float() for name, value in output._asdict().items()}
+        return {Keys.SCORE: reduction(fields[Keys.MAP])} | fields

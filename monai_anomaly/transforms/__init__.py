@@ -27,6 +27,7 @@ from .anatomy.lungs import (
     LungMaskd,
     LungMaskDict,
 )
+from .anatomy.named import NAMED_MASKS, NamedMaskD, NamedMaskd, NamedMaskDict, WholeImage
 from .labels import (
     NOT_ANNOTATED,
     PrepareLabel,
@@ -167,6 +168,11 @@ from .synthesis.sources import (
 )
 
 __all__ = [
+    "NAMED_MASKS",
+    "NamedMaskD",
+    "NamedMaskDict",
+    "NamedMaskd",
+    "WholeImage",
     "AboveMinimum",
     "AboveMinimumD",
     "AboveMinimumDict",

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from .atomic import atomic_path, finite_or_none, write_json, write_text
+from .file_mark import file_mark
 from .keys import Keys
 from .modules import accept_weights_of_wrapper, callable_name, plain_tensor, unwrap
 from .seeding import derive_seed
@@ -14,6 +15,7 @@ __all__ = [
     "atomic_path",
     "callable_name",
     "derive_seed",
+    "file_mark",
     "finite_or_none",
     "plain_tensor",
     "unwrap",

@@ -9,7 +9,7 @@ class Keys:
 
     ``IMAGE`` and ``LABEL`` agree with MONAI's ``CommonKeys``; a label is a pixel mask, a target the class of the whole
     image. A synthetic anomaly adds the image without it (``CLEAN``), where it is (``SUPPORT``), the kind (``TASK``) and
-    what was drawn (``PARAMS``).
+    what was drawn (``PARAMS``). ``FEATURES`` is what a frozen encoder makes of an image, where it was asked before.
     """
 
     IMAGE = "image"
@@ -27,3 +27,4 @@ class Keys:
     SUPPORT = "support"
     TASK = "task"
     PARAMS = "params"
+    FEATURES = "features"

@@ -24,6 +24,8 @@ __all__ = ["PANELS", "render_report", "write_report"]
 
 #: Pictures of one image in the gallery: key in ``thumbnails`` and caption.
 PANELS = {"image": "input", "reconstruction": "reconstruction", "heatmap": "heat map", "mask": "mask"}
+#: Stands below the title of a method that learned from what it is judged on.
+TRANSDUCTIVE_MARK = "transductive: learned from the test images themselves"
 _TEMPLATES = Path(__file__).parent / "templates"
 _LONGEST_FOLDER = 40
 _TARGETS = {0: "healthy", 1: "anomalous"}
@@ -227,7 +229,7 @@ def render_report(
 
     Args:
         metrics: content of ``metrics.json``: ``method``, ``metrics``, ``baselines``, ``counts``, ``warnings``,
-            ``settings``.
+            ``settings``; with ``transductive`` true, the page is marked below its title.
         rows: one mapping per image: ``file``, ``score`` (finite, larger is more abnormal), optional ``target`` (0, 1,
             else unknown), ``patient``, ``note`` (what its pictures show), and ``thumbnails``, a mapping from the keys
             of :data:`PANELS` to a (H, W) or (H, W, 3) uint8 array, to a PNG, JPEG or WebP ``data:`` address, or to
@@ -267,6 +269,7 @@ def render_report(
     )
     return environment.get_template("report.html.jinja").render(
         title=title,
+        marks=[TRANSDUCTIVE_MARK] if metrics.get("transductive") else [],
         byline=[part for part in (metrics.get("method"), dataset, date) if part and part != title],
         version=__version__,
         facts=describe_counts(metrics.get("counts", {})),

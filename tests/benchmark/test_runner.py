@@ -13,7 +13,8 @@ from test_matrix import CONTENT
 
 from monai_anomaly.benchmark.__main__ import main
 from monai_anomaly.benchmark.matrix import Matrix
-from monai_anomaly.benchmark.runner import command, plan, run_matrix, run_steps
+from monai_anomaly.benchmark.runner import command, plan, run_matrix
+from monai_anomaly.engines import run_steps
 from monai_anomaly.benchmark.table import collect
 from monai_anomaly.data import make_phantom
 

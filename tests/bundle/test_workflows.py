@@ -44,6 +44,14 @@ def run(name: str, configs: list[str], **overrides: Any) -> None:
     workflow.finalize()
 
 
+def train(name: str, **options: Any) -> None:
+    """Train a bundle, of two modules that are compared one network of each."""
+    config = json.loads((BUNDLES / name / "configs/train.json").read_text())
+    folds = [{"fold": 0}, {"fold": config["num_folds"] // 2}] if "num_normal" in config else [{}]
+    for fold in folds:
+        run(name, ["train"], **options, **fold)
+
+
 @pytest.fixture(scope="module", params=[2, 3], ids=["2d", "3d"])
 def phantom(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[int]]:
     """A generated data set, and the size its images are brought to."""
@@ -57,7 +65,7 @@ def test_train_evaluate_and_score_new_images(name: str, phantom: tuple[Path, lis
     datalist, size = phantom
     data = {"dataset_dir": str(datalist.parent), "spatial_size": size, **NARROW}
     files = {"datalist": str(datalist), "output_dir": str(tmp_path / "run")}
-    run(name, ["train"], **SMALL, **data, **files)
+    train(name, **SMALL, **data, **files)
     models = next((tmp_path / "run").rglob("models"))  # of the run, or of the fold that it trained
     assert {"model.pt", "checkpoint.pt", "model_best.pt"} <= {path.name for path in models.iterdir()}
     assert list((tmp_path / "run").rglob("events.out.tfevents*"))
@@ -96,7 +104,7 @@ def test_train_evaluate_and_score_new_images(name: str, phantom: tuple[Path, lis
 @pytest.mark.parametrize("name", recipe_names())
 def test_train_and_evaluate_on_real_images(name: str, tmp_path: Path) -> None:
     settings = {"spatial_size": [32, 32], "output_dir": str(tmp_path), **NARROW}
-    run(name, ["train"], max_epochs=1, seed=5, **settings)
+    train(name, max_epochs=1, seed=5, **settings)
     run(name, ["train", "evaluate"], **settings)
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["counts"]["images"] == 120 and 0 <= metrics["metrics"]["image_auroc"]["value"] <= 1

@@ -309,3 +309,20 @@ def test_scores_survive_a_later_failure(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="no metric today"):
         evaluate(dataset(folder), [FailingMetric(), ScoresWriter(tmp_path)])
     assert len((tmp_path / "scores.csv").read_text().splitlines()) == COUNT + 1
+
+
+def test_what_learned_from_the_test_images_is_marked(folder: Path, tmp_path: Path) -> None:
+    """Whether the audit says so, or only the settings of the training do."""
+    assert "transductive" not in write_metrics(folder, tmp_path / "none")
+    told = {"message": "transductive: the method learns from the 9 test images", "code": "transductive"}
+    other = {"message": "look out", "code": "c"}
+    audit(tmp_path / "audit", {}, files_of(folder), unlabeled="transductive", warnings=[other, told])
+    content = write_metrics(folder, tmp_path / "a", audit_dir=tmp_path / "audit")
+    assert content["transductive"] is True
+    assert content["warnings"] == [told["message"], "look out"]
+    for fold, value in ((0, False), (1, True)):
+        write_json(tmp_path / f"runs/fold_{fold}/models/training.json", {"fold": fold, "transductive": value})
+    content = write_metrics(folder, tmp_path / "b", checkpoint=tmp_path / "runs")
+    assert content["transductive"] is True and content["warnings"][0].startswith("transductive: the method learned")
+    checkpoint = tmp_path / "runs/fold_0/models/model.pt"
+    assert "transductive" not in write_metrics(folder, tmp_path / "c", checkpoint=checkpoint)

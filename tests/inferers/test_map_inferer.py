@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from monai_anomaly.functional import l1_error, max_score, mean_score, top_fraction_score
-from monai_anomaly.inferers import EnsembleInferer, ReconstructionInferer
+from monai_anomaly.inferers import EnsembleInferer, MapInferer, ReconstructionInferer
 from monai_anomaly.networks.blocks import EnsembleMap, NetworkEnsemble, ReconstructionMap
 from monai_anomaly.networks.nets import DenseAutoencoder
 
@@ -38,12 +38,15 @@ def _cases() -> list[Any]:
     return [
         *[pytest.param(ReconstructionInferer(), _autoencoder(k), id=f"reconstruction-{k}") for k in KINDS],
         *[pytest.param(EnsembleInferer(s), _ensemble(k), id=f"{s}-{k}") for s in ("ens", "unc", "dsu") for k in KINDS],
+        pytest.param(MapInferer(), EnsembleMap(_ensemble(), "unc"), id="map"),
     ]
 
 
 @pytest.mark.parametrize(("inferer", "network"), _cases())
 def test_maps_scores_and_reconstructions(inferer: Any, network: nn.Module) -> None:
-    maps = ReconstructionMap(network) if isinstance(network, DenseAutoencoder) else EnsembleMap(network, inferer.score)
+    maps = network
+    if not isinstance(inferer, MapInferer):
+        maps = ReconstructionMap(network) if isinstance(network, DenseAutoencoder) else EnsembleMap(network, inferer.score)
     expected = maps.eval().predict(IMAGE)
     result = inferer(IMAGE, network)
     assert set(result) == {"anomaly_map", "score", "reconstruction"}

@@ -214,3 +214,10 @@ def test_where_the_slider_starts(given: float | None) -> None:
         assert start == pytest.approx(expected) and "95th percentile of the healthy images of this very set" in text
     else:
         assert start == 0.25 and "starts at 0.25 (chosen on validation)" in text
+
+
+def test_what_learned_from_the_test_images_is_marked_below_the_title() -> None:
+    mark = "transductive: learned from the test images themselves"
+    assert mark not in page()
+    text = render_report({**METRICS, "transductive": True}, report_rows(), "Title")
+    assert text.index("<h1>") < text.index(mark) < text.index("</header>")

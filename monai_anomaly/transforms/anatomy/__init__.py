@@ -12,6 +12,7 @@ from .foreground import (
     DifferentFromBackgroundd,
 )
 from .lungs import LungMask, LungMaskd
+from .named import NAMED_MASKS, NamedMaskd, WholeImage
 
 __all__ = [
     "AboveMinimum",
@@ -22,4 +23,7 @@ __all__ = [
     "DifferentFromBackgroundd",
     "LungMask",
     "LungMaskd",
+    "NAMED_MASKS",
+    "NamedMaskd",
+    "WholeImage",
 ]

@@ -1,0 +1,111 @@
+# Copyright (c) monai_anomaly contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Runs of bundles one after the other in this process, each only if it is not finished."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigWorkflow
+
+from .. import __version__
+from ..utils import write_json
+
+JOB_FILE = "job.json"
+
+
+def run_steps(job: Mapping[str, Any]) -> None:
+    """Run the steps of a job; steps that are finished already are skipped.
+
+    A step is finished when ``job.json`` holds the fingerprint of its settings and data, and its results are there. A
+    training that was killed goes on from its own checkpoint.
+
+    Args:
+        job: ``folder``, where ``job.json`` is kept, and ``steps``, each with ``configs`` (bundle configuration files),
+            ``overrides``, among them ``output_dir`` (another for each step) and ``datalist``, ``origin``, to be noted
+            beside the result, and perhaps ``results``, files that it must leave.
+    """
+    status_file = Path(job["folder"]) / JOB_FILE
+    status = json.loads(status_file.read_text(encoding="utf-8")) if status_file.is_file() else {}
+    fingerprint = ""
+    for step in job["steps"]:
+        key = step["overrides"]["output_dir"]
+        fingerprint = _fingerprint(step, fingerprint)  # what follows a changed training has changed too
+        left = all(Path(result).is_file() for result in step.get("results", []))
+        if left and status.get(key, {}).get("fingerprint") == fingerprint:
+            continue
+        start = time.monotonic()
+        workflow = ConfigWorkflow(config_file=step["configs"], workflow_type="train", **step["overrides"])
+        workflow.initialize()
+        workflow.run()
+        workflow.finalize()
+        status[key] = {
+            "fingerprint": fingerprint,
+            "seconds": round(time.monotonic() - start, 1),
+            "origin": step["origin"],
+        }
+        write_json(status_file, status)
+
+
+class BundleSteps:
+    """Steps that another bundle takes before this one's training, such as the first stage of a method of two.
+
+    The other bundle is made from its recipe, so that the folder of this one is all that is needed.
+
+    Args:
+        bundle: name of the recipe.
+        output_dir: folder of the steps, each of which writes into a folder of its own name, and of the bundle.
+        steps: by name: ``configs``, names of configuration files such as ``["train", "evaluate"]``, ``settings`` of
+            its own, and ``results``, names of files in its folder that it must leave.
+        settings: of all steps, as on the command line of ``monai.bundle run``.
+
+    Reference:
+        see :func:`run_steps` for what is skipped and what is done again.
+    """
+
+    def __init__(
+        self,
+        bundle: str,
+        output_dir: str | os.PathLike[str],
+        steps: Mapping[str, Mapping[str, Any]],
+        settings: Mapping[str, Any],
+    ) -> None:
+        self.bundle = bundle
+        self.output_dir = Path(output_dir).resolve()
+        self.steps = dict(steps)
+        self.settings = dict(settings)
+
+    def run(self) -> None:
+        """Make the bundle and run the steps that are not finished."""
+        parent = self.output_dir / "bundles"
+        build = [sys.executable, "-m", "monai_anomaly.bundle", "build", self.bundle, "--output-dir", str(parent)]
+        subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
+        root = parent / self.bundle
+        run_steps({"folder": self.output_dir, "steps": [self._step(root, name) for name in self.steps]})
+
+    def _step(self, root: Path, name: str) -> dict[str, Any]:
+        step, folder = self.steps[name], self.output_dir / name
+        own = {"bundle_root": str(root), "output_dir": str(folder)}
+        return {
+            "configs": [str(root / "configs" / f"{config}.json") for config in step["configs"]],
+            "overrides": self.settings | dict(step.get("settings", {})) | own,
+            "origin": None,
+            "results": [str(folder / result) for result in step.get("results", [])],
+        }
+
+
+def _fingerprint(step: Mapping[str, Any], before: str) -> str:
+    """Hash of what a step depends on: version, the step before, its configuration files, settings and datalist."""
+    digest = hashlib.sha256((__version__ + before + json.dumps(step["overrides"], sort_keys=True)).encode())
+    for path in [*step["configs"], step["overrides"]["datalist"]]:
+        digest.update(Path(path).read_bytes())
+    return digest.hexdigest()
