@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import argparse
 import copy
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
 from monai.networks.nets import DiffusionModelUNet
+from timing import shortest
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
@@ -29,18 +29,6 @@ SMALL: dict[str, Any] = {
     "num_head_channels": 8,
     "norm_num_groups": 8,
 }
-
-
-def seconds(functions: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Shortest time of a call of each, measured in turns; the first call warms up, and compiles."""
-    best = dict.fromkeys(functions, float("inf"))
-    for repeat in range(repeats + 1):
-        for name, function in functions.items():
-            start = time.perf_counter()
-            function()
-            if repeat:
-                best[name] = min(best[name], time.perf_counter() - start)
-    return best
 
 
 def members_at_once(members: nn.ModuleList) -> Callable[[Tensor, Tensor], Tensor]:
@@ -76,7 +64,7 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     def wait(function: Callable[[], object]) -> Callable[[], object]:
         return (lambda: (function(), torch.cuda.synchronize())) if device.type == "cuda" else function
 
-    best = seconds(
+    best = shortest(
         {
             name: wait(function)
             for name, function in {
