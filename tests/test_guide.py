@@ -30,6 +30,14 @@ def test_the_example_of_diffusion_runs() -> None:
     assert shapes["anomaly_map"] == shapes["reconstruction"] == shapes["spread"] == (4, 1, 32, 32)
 
 
+def test_the_example_of_two_distributions_runs() -> None:
+    (code,) = blocks("python", GUIDES / "dual_distribution.md")
+    names: dict[str, Any] = {}
+    exec(compile(code, "dual_distribution.md", "exec"), names)
+    maps = names["maps"](names["images"]["image"])
+    assert maps.shape == (4, 1, 32, 32) and maps.min() >= 0 < maps.max()  # A and B have made a step apart
+
+
 def test_the_python_examples_run_one_after_the_other() -> None:
     names: dict[str, Any] = {}
     for code in blocks("python"):

@@ -7,9 +7,9 @@ import argparse
 import json
 import sys
 
-from ..engines.step_runs import run_steps
 from .matrix import Matrix
-from .runner import command, plan, run_matrix
+from .plan import plan
+from .runner import command, run_job, run_matrix
 from .table import write_tables
 
 
@@ -30,7 +30,7 @@ def _table(options: argparse.Namespace) -> int:
 
 
 def _job(options: argparse.Namespace) -> int:
-    run_steps(json.load(sys.stdin))
+    run_job(json.load(sys.stdin))
     return 0
 
 

@@ -6,52 +6,42 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..data import sample_dir
 from ..data.convert_csv import convert_csv
+from ..data.unlabeled_pool import draw_datalist
+from .job import Job, Step
 
-_DATASET_KEYS = {"index", "where", "where_eval", "extra", "seeds", "overrides"}
+_DATASET_KEYS = {"index", "where", "where_eval", "extra", "unlabeled", "seeds", "overrides"}
+_UNLABELED_KEYS = {"ratio", "size", "compat", "without"}
+_TRAINING_KEYS = {"bundle", "overrides", "configs", "uses", "evaluations", "ignores_unlabeled"}
 _KEYS = {"name", "datasets", "trainings", "evaluations", "rows"}
+_OPTIONAL_KEYS = {"compare_with"}
 
 
 @dataclass(frozen=True)
-class Job:
-    """One training and the evaluations of its weights.
+class DataSet:
+    """One data set of a matrix; one that is to be drawn with several ratios gives several.
 
     Attributes:
-        dataset: name of the data set.
-        training: name of the training.
-        seed: seed of weights and batches.
-        bundle: recipe the bundle is built from.
-        overrides: settings of the training, as on the command line of ``monai.bundle run``.
-        evaluations: settings that each evaluation adds, by its name.
-        source: which images of which index the data set has.
+        name: such as ``kermany``, or ``kermany@0.2`` with one of several ratios.
+        base: name in the file.
+        ratio: share of anomalous images among the unlabeled ones, where there are several.
+        content: what the file says, with one ratio.
     """
 
-    dataset: str
-    training: str
-    seed: int
-    bundle: str
-    overrides: Mapping[str, Any]
-    evaluations: Mapping[str, Mapping[str, Any]]
-    source: Mapping[str, Any] = field(default_factory=dict)
+    name: str
+    base: str
+    ratio: float | None
+    content: Mapping[str, Any]
 
-    @property
-    def folder(self) -> Path:
-        """Where the job writes, below the folder of the whole matrix."""
-        return Path(self.dataset) / self.training / f"seed{self.seed}"
-
-    def origin(self, evaluation: str) -> dict[str, Any]:
-        """All that the matrix says about one evaluation of this job, as it stands beside the result."""
-        return {
-            "bundle": self.bundle,
-            "source": dict(self.source),
-            "training": dict(self.overrides),
-            "evaluation": dict(self.evaluations[evaluation]),
-        }
+    def source(self, with_unlabeled: bool = True) -> dict[str, Any]:
+        """Which images it has; without the drawing of unlabeled ones for a training that does not look at them."""
+        left_out = {"seeds", "overrides"} | (set[str]() if with_unlabeled else {"unlabeled"})
+        return {key: value for key, value in self.content.items() if key not in left_out}
 
 
 @dataclass(frozen=True)
@@ -61,10 +51,16 @@ class Matrix:
     Attributes:
         name: title of the table.
         datasets: by name: ``index`` (a CSV below the data folder) with ``where``, ``where_eval`` and ``extra`` as in
-            ``monai_anomaly.data convert-csv``, or nothing for the embedded sample; ``seeds``; ``overrides``.
-        trainings: by name: ``bundle`` and ``overrides``.
-        evaluations: by name: settings of an evaluation.
+            ``monai_anomaly.data convert-csv``, or nothing for the embedded sample; ``unlabeled``, how the unlabeled
+            images are drawn (``ratio``, one or a list of them, ``size``, ``compat``, ``without``; None: not at all);
+            ``seeds``; ``overrides``.
+        trainings: by name: ``bundle`` and ``overrides``; ``configs``, the bundle's configuration files, or several
+            lists of them for several steps; ``uses``, by name of a setting: a training and a file in its folder;
+            ``evaluations``, those that it has (default: all); ``ignores_unlabeled``: it does not look at unlabeled
+            images, so that all ratios share one run.
+        evaluations: by name: settings of an evaluation, and ``configs``.
         rows: rows of the table, each ``label``, and for every column a training and an evaluation.
+        compare_with: label of the row that all others are compared with over the seeds.
     """
 
     name: str
@@ -72,75 +68,193 @@ class Matrix:
     trainings: Mapping[str, Mapping[str, Any]]
     evaluations: Mapping[str, Mapping[str, Any]]
     rows: list[Mapping[str, Any]]
+    compare_with: str | None = None
 
     @staticmethod
     def read(path: str | os.PathLike[str]) -> Matrix:
         """Read a matrix file.
 
         Raises:
-            ValueError: when a key is missing or unknown, or a row names a training or evaluation that is not there.
+            ValueError: when a key is missing or unknown, or a row or a training names something that is not there.
         """
         content = json.loads(Path(path).read_text(encoding="utf-8"))
-        if set(content) != _KEYS:
-            raise ValueError(f"{path} must have the keys {sorted(_KEYS)}, got {sorted(content)}.")
+        if not _KEYS <= set(content) <= _KEYS | _OPTIONAL_KEYS:
+            raise ValueError(
+                f"{path} must have the keys {sorted(_KEYS)} and may have {sorted(_OPTIONAL_KEYS)}, "
+                f"got {sorted(content)}."
+            )
         matrix = Matrix(**content)
-        for name, source in matrix.datasets.items():
-            if set(source) - _DATASET_KEYS or "seeds" not in source:
-                raise ValueError(
-                    f"{path}: data set {name!r} needs seeds and may have {sorted(_DATASET_KEYS)}, got {sorted(source)}."
-                )
-        for row in matrix.rows:
-            for column, (training, evaluation) in row["cells"].items():
-                if training not in matrix.trainings or evaluation not in matrix.evaluations:
-                    raise ValueError(
-                        f"{path}: row {row['label']!r}, column {column!r} names nothing: {training}, {evaluation}."
-                    )
+        try:
+            matrix.check()
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
         return matrix
 
-    def jobs(self) -> list[Job]:
-        """All jobs, data set by data set."""
-        return [
-            Job(
-                dataset,
-                training,
-                seed,
-                settings["bundle"],
-                {**settings.get("overrides", {}), **self.datasets[dataset].get("overrides", {}), "seed": seed},
-                self.evaluations,
-                {key: value for key, value in self.datasets[dataset].items() if key not in ("seeds", "overrides")},
+    def check(self) -> None:
+        """Look at all names.
+
+        Raises:
+            ValueError: when a key is unknown, or a row or a training names something that is not there.
+        """
+        for name, source in self.datasets.items():
+            if set(source) - _DATASET_KEYS or "seeds" not in source:
+                raise ValueError(
+                    f"data set {name!r} needs seeds and may have {sorted(_DATASET_KEYS)}, got {sorted(source)}."
+                )
+            if set(source.get("unlabeled") or {}) - _UNLABELED_KEYS:
+                raise ValueError(
+                    f"data set {name!r}: unlabeled may have {sorted(_UNLABELED_KEYS)}, got {source['unlabeled']}."
+                )
+        for name in self.trainings:
+            self._check_training(name)
+        for row in self.rows:
+            for column, (training, evaluation) in row["cells"].items():
+                if training not in self.trainings or evaluation not in self._evaluations(training):
+                    raise ValueError(
+                        f"row {row['label']!r}, column {column!r} names nothing: {training}, {evaluation}."
+                    )
+        labels = [row["label"] for row in self.rows]
+        if self.compare_with is not None and self.compare_with not in labels:
+            raise ValueError(f"compare_with must be the label of a row, one of {labels}, got {self.compare_with!r}.")
+
+    def _check_training(self, name: str) -> None:
+        settings = self.trainings[name]
+        if set(settings) - _TRAINING_KEYS or "bundle" not in settings:
+            raise ValueError(
+                f"training {name!r} needs bundle and may have {sorted(_TRAINING_KEYS)}, got {sorted(settings)}."
             )
-            for dataset in self.datasets
-            for seed in self.datasets[dataset]["seeds"]
-            for training, settings in self.trainings.items()
-        ]
+        if missing := [key for key in settings.get("evaluations", []) if key not in self.evaluations]:
+            raise ValueError(f"training {name!r} names evaluations that are not there: {missing}.")
+        try:
+            Step.read(settings.get("configs", ["train"]))
+        except ValueError as error:
+            raise ValueError(f"training {name!r}: {error}.") from error
+        for setting, source in settings.get("uses", {}).items():
+            if len(source) != 2 or source[0] not in self.trainings:
+                raise ValueError(
+                    f"training {name!r} must give {setting!r} as [training, file in its folder], one of "
+                    f"{list(self.trainings)}, got {source!r}."
+                )
+            if name in self._all_sources(source[0]):
+                raise ValueError(
+                    f"training {name!r} uses {source[0]!r}, which uses {name!r}: one of them must be first."
+                )
+            if settings.get("ignores_unlabeled") and not self.trainings[source[0]].get("ignores_unlabeled"):
+                raise ValueError(f"training {name!r} ignores unlabeled images, so must {source[0]!r}, which it uses.")
+
+    def _all_sources(self, training: str) -> set[str]:
+        """The training, what it uses, what that uses, and so on."""
+        found, waiting = set[str](), [training]
+        while waiting:
+            name = waiting.pop()
+            if name not in found:
+                found.add(name)
+                uses = self.trainings.get(name, {}).get("uses", {})
+                waiting += [source[0] for source in uses.values()]
+        return found
+
+    def _evaluations(self, training: str) -> dict[str, Mapping[str, Any]]:
+        names = self.trainings[training].get("evaluations", list(self.evaluations))
+        return {name: self.evaluations[name] for name in names if name in self.evaluations}
+
+    def data_sets(self) -> list[DataSet]:
+        """All data sets, one for each ratio."""
+        found = []
+        for base, content in self.datasets.items():
+            draw = content.get("unlabeled") or {}
+            if not isinstance(draw.get("ratio"), list):
+                found.append(DataSet(base, base, None, content))
+                continue
+            for ratio in draw["ratio"]:
+                one = {**content, "unlabeled": {**draw, "ratio": ratio}}
+                found.append(DataSet(f"{base}@{ratio:g}", base, ratio, one))
+        return found
+
+    def jobs(self) -> list[Job]:
+        """All jobs, data set by data set, each after those whose files it uses."""
+        found: dict[Path, Job] = {}
+        waiting = list(self.jobs_by_cell().values())[::-1]
+        while waiting:
+            job = waiting[-1]
+            first = [source for source, _ in job.uses.values() if source.folder not in found]
+            if first:
+                waiting += first
+            else:
+                found.setdefault(waiting.pop().folder, job)
+        return list(found.values())
+
+    def jobs_by_cell(self) -> dict[tuple[str, str, int], Job]:
+        """Jobs by name of the data set, training and seed; sets of several ratios share some of them."""
+        made: dict[tuple[str, str, int], Job] = {}  # by the name of the data set that a job really has
+        return {
+            (data.name, training, seed): self._job(data, training, seed, made)
+            for data in self.data_sets()
+            for seed in data.content["seeds"]
+            for training in self.trainings
+        }
+
+    def _job(self, data: DataSet, training: str, seed: int, made: dict[tuple[str, str, int], Job]) -> Job:
+        settings = self.trainings[training]
+        ignores = bool(settings.get("ignores_unlabeled"))
+        name = data.base if ignores else data.name
+        if (name, training, seed) in made:
+            return made[name, training, seed]
+        uses = {
+            setting: (self._job(data, source, seed, made), path)
+            for setting, (source, path) in settings.get("uses", {}).items()
+        }
+        job = Job(
+            name,
+            training,
+            seed,
+            settings["bundle"],
+            {**settings.get("overrides", {}), **data.content.get("overrides", {}), "seed": seed},
+            self._evaluations(training),
+            data.source(with_unlabeled=not ignores),
+            tuple(Step.read(settings.get("configs", ["train"]))),
+            uses,
+        )
+        return made.setdefault((name, training, seed), job)
 
     def prepare(
         self, data_dir: str | os.PathLike[str] | None, output_dir: str | os.PathLike[str]
     ) -> dict[str, dict[str, str]]:
-        """Write the datalist of every data set.
+        """Write the datalist of every data set, and of every seed where the unlabeled images are drawn.
 
         Args:
             data_dir: folder that the indices are in.
             output_dir: folder of the matrix; datalists go into ``datalists``.
 
         Returns:
-            ``datalist`` and ``dataset_dir`` of each data set, as a bundle takes them.
+            ``datalist`` and ``dataset_dir`` by name (:attr:`Job.data`), as a bundle takes them.
 
         Raises:
-            ValueError: when a data set needs a folder that is not given.
+            ValueError: when a data set needs a folder that is not given, or there are too few unlabeled images.
         """
-        paths = {}
-        for name, source in self.datasets.items():
-            if "index" not in source:
-                paths[name] = {"datalist": str(Path(sample_dir()) / "datalist.json"), "dataset_dir": str(sample_dir())}
+        folder = Path(output_dir) / "datalists"
+        paths = {name: self._write_datalist(name, data_dir, folder) for name in self.datasets}
+        bases = {data.name: data.base for data in self.data_sets()}
+        for job in self.jobs():
+            draw = job.source.get("unlabeled")
+            if not draw or job.data in paths:
                 continue
-            if data_dir is None:
-                raise ValueError(
-                    f"data set {name!r} is not embedded: give the folder that holds {source['index']} with --data."
-                )
-            path = Path(output_dir) / "datalists" / f"{name}.json"
-            index = Path(data_dir).resolve() / source["index"]
-            options = {key: source[key] for key in ("where", "where_eval", "extra") if key in source}
-            convert_csv(index, path, base_dir=index.parent, **options)
-            paths[name] = {"datalist": str(path), "dataset_dir": str(index.parent)}
+            whole = paths[bases[job.dataset]]
+            path = folder / f"{job.data}.json"
+            draw_datalist(whole["datalist"], path, **{"seed": job.seed, **draw})
+            paths[job.data] = {**whole, "datalist": str(path)}
         return paths
+
+    def _write_datalist(self, name: str, data_dir: str | os.PathLike[str] | None, folder: Path) -> dict[str, str]:
+        source = self.datasets[name]
+        if "index" not in source:
+            return {"datalist": str(Path(sample_dir()) / "datalist.json"), "dataset_dir": str(sample_dir())}
+        if data_dir is None:
+            raise ValueError(
+                f"data set {name!r} is not embedded: give the folder that holds {source['index']} with --data."
+            )
+        path = folder / f"{name}.json"
+        index = Path(data_dir).resolve() / source["index"]
+        options = {key: source[key] for key in ("where", "where_eval", "extra") if key in source}
+        # targets of unlabeled images, which loading takes away, are for drawing and for the purity of pseudo-labels
+        convert_csv(index, path, base_dir=index.parent, unlabeled_targets="unlabeled" in source, **options)
+        return {"datalist": str(path), "dataset_dir": str(index.parent)}

@@ -9,60 +9,22 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from collections.abc import Collection, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
 from monai.bundle import ConfigParser
 from tqdm import tqdm
 
-from .matrix import Job, Matrix
+from ..engines.step_runs import run_steps
+from ..handlers.training_checkpoint import CHECKPOINT
+from ..utils import file_mark, write_json
 
 logger = logging.getLogger(__name__)
 
-_LOG = "log.txt"
-
-
-def plan(matrix: Matrix, data_dir: str | None, output_dir: str | Path) -> list[dict[str, Any]]:
-    """Everything each job runs: plain data, enough to run it anywhere.
-
-    Args:
-        matrix: what to run.
-        data_dir: folder of the data sets that are not embedded.
-        output_dir: folder of the matrix; bundles and datalists are written into it.
-
-    Returns:
-        One dictionary a job: ``folder`` and ``steps``, each with ``configs`` (bundle configuration files),
-        ``overrides``, and ``origin``, what the matrix says about an evaluation.
-    """
-    output = Path(output_dir).resolve()
-    datalists = matrix.prepare(data_dir, output)
-    bundles = {settings["bundle"]: output / "bundles" / settings["bundle"] for settings in matrix.trainings.values()}
-    build = [sys.executable, "-m", "monai_anomaly.bundle", "build", *bundles, "--output-dir", str(output / "bundles")]
-    subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
-    return [_plan_job(job, bundles[job.bundle], datalists[job.dataset], output / job.folder) for job in matrix.jobs()]
-
-
-def _plan_job(job: Job, bundle: Path, data: Mapping[str, str], folder: Path) -> dict[str, Any]:
-    # the jobs of a data set share one audit
-    audit = {"audit_dir": str(folder.parents[1] / "audit")}
-    shared = {"bundle_root": str(bundle), **data, **audit, "ckpt_dir": str(folder / "models")}
-    train = [str(bundle / "configs" / "train.json")]
-    evaluate = [*train, str(bundle / "configs" / "evaluate.json")]
-    steps: list[dict[str, Any]] = [
-        {"configs": train, "overrides": {**shared, **job.overrides, "output_dir": str(folder)}, "origin": None}
-    ]
-    steps += [
-        {
-            "configs": evaluate,
-            "overrides": {**shared, **job.overrides, **settings, "output_dir": str(folder / name)},
-            "origin": job.origin(name),
-        }
-        for name, settings in job.evaluations.items()
-    ]
-    return {"folder": str(folder), "steps": steps}
+_LOG, _USED = "log.txt", "used.json"
+_NOT_RUN = -1
 
 
 def command(step: Mapping[str, Any]) -> str:
@@ -73,35 +35,98 @@ def command(step: Mapping[str, Any]) -> str:
 
 
 def run_matrix(jobs: list[dict[str, Any]], parallel: int = 1) -> list[str]:
-    """Run jobs, each in a process of its own; a job that fails does not stop the others.
+    """Run jobs, each in a process of its own; a job that fails stops only those that use its files.
 
     Args:
-        jobs: entries of :func:`plan`.
+        jobs: entries of :func:`plan`; one waits for those that its ``after`` names.
         parallel: number of jobs at a time, which share the machine's cores; small networks want one core each.
 
     Returns:
-        Folders of the jobs that failed; their ``log.txt`` says why.
+        Folders of the jobs that failed or were not run because of it; the ``log.txt`` of the former says why.
 
     Raises:
-        ValueError: when ``parallel`` is not positive.
+        ValueError: when ``parallel`` is not positive, or jobs wait for each other.
     """
     if parallel < 1:
         raise ValueError(f"parallel must be positive, got {parallel}.")
     _audit_once(jobs)
     threads = max(1, (os.cpu_count() or 1) // parallel)
-    with ThreadPoolExecutor(parallel) as pool:
-        codes = list(tqdm(pool.map(partial(_run_apart, threads=threads), jobs), "jobs", len(jobs), unit="job"))
-    failed = [job["folder"] for job, code in zip(jobs, codes, strict=True) if code != 0]
-    for folder in failed:
-        logger.error("failed: %s, see %s", folder, Path(folder) / _LOG)
-    return failed
+    codes: dict[str, int] = {}
+    waiting, running = {job["folder"]: job for job in jobs}, dict[Future[int], str]()
+    with ThreadPoolExecutor(parallel) as pool, tqdm(desc="jobs", total=len(jobs), unit="job") as bar:
+        while waiting or running:
+            for folder in _not_to_run(waiting, codes):
+                codes[folder] = _NOT_RUN
+                bar.update()
+            free = parallel - len(running)
+            for folder in [name for name, job in waiting.items() if _is_ready(job, waiting, running.values())][:free]:
+                running[pool.submit(_run_apart, waiting.pop(folder), threads)] = folder
+            if waiting and not running:
+                raise ValueError(f"jobs wait for each other: {sorted(waiting)}.")
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                codes[running.pop(future)] = future.result()
+                bar.update()
+    return _report(jobs, codes)
+
+
+def _is_ready(job: Mapping[str, Any], waiting: Mapping[str, Any], running: Collection[str]) -> bool:
+    """Whether nothing that a job uses is still to come; jobs of another call are taken to be finished."""
+    return not any(source in waiting or source in running for source in job.get("after", []))
+
+
+def _not_to_run(waiting: dict[str, dict[str, Any]], codes: Mapping[str, int]) -> list[str]:
+    """Take out the jobs that use a file of one that failed, and those that use one of these, and so on."""
+    taken: list[str] = []
+    while True:
+        out = [
+            name
+            for name, job in waiting.items()
+            if any(source in taken or codes.get(source, 0) != 0 for source in job.get("after", []))
+        ]
+        if not out:
+            return taken
+        for name in out:
+            del waiting[name]
+        taken += out
+
+
+def _report(jobs: list[dict[str, Any]], codes: Mapping[str, int]) -> list[str]:
+    failed = [job for job in jobs if codes[job["folder"]] != 0]
+    for job in failed:
+        folder = job["folder"]
+        if codes[folder] == _NOT_RUN:
+            sources = [source for source in job["after"] if codes.get(source, 0) != 0]
+            logger.error("not run: %s, since it uses what is missing: %s", folder, ", ".join(sources))
+        else:
+            logger.error("failed: %s, see %s", folder, Path(folder) / _LOG)
+    return [job["folder"] for job in failed]
+
+
+def run_job(job: Mapping[str, Any]) -> None:
+    """Run one job in this process; steps that are finished are skipped, one that was killed goes on.
+
+    Where a file that its training uses has changed since, the training starts anew.
+
+    Args:
+        job: an entry of :func:`plan`.
+    """
+    folder = Path(job["folder"])
+    files = {path for step in job["steps"] for path in step.get("uses", [])}
+    marks = {os.path.relpath(path, folder): file_mark(path) for path in sorted(files)}
+    record = folder / _USED
+    if marks:
+        if record.is_file() and json.loads(record.read_text(encoding="utf-8")) != marks:
+            for checkpoint in folder.rglob(CHECKPOINT):  # a training refuses to go on from other weights or labels
+                checkpoint.unlink()
+        write_json(record, marks)
+    run_steps(job)
 
 
 def _audit_once(jobs: list[dict[str, Any]]) -> None:
     """Audit every data set now, as its jobs will ask for it, so that no two of them write the same file."""
-    steps = [job["steps"][0] for job in reversed(jobs) if job["steps"]]
+    steps = [step for job in reversed(jobs) for step in reversed(job["steps"])]
     first = {step["overrides"]["audit_dir"]: step for step in steps if "audit_dir" in step["overrides"]}
-    for folder, step in first.items():
+    for folder, step in reversed(first.items()):
         parser = ConfigParser()
         parser.read_config(step["configs"])
         parser.update(step["overrides"])

@@ -24,7 +24,8 @@ from .metadata import verify_metadata_offline
 
 PASS, FAIL, SKIP = "pass", "fail", "skip"
 RTOL, ATOL = 1e-4, 1e-5
-_OVERRIDABLE = ("bundle_root", "output_dir", "ckpt_dir")
+# set where a config has them; the last two leave out what an earlier step writes, and work that takes minutes
+_OVERRIDABLE = ("bundle_root", "output_dir", "ckpt_dir", "pseudo_labels", "variants")
 
 
 @dataclass(frozen=True)
@@ -178,7 +179,9 @@ class Verifier:
         ]
         if missing:
             raise ValueError(f"{self._config(kind)} lacks the required ids {', '.join(missing)}: define them")
-        values = {"bundle_root": str(self.root), "output_dir": str(self.scratch), "ckpt_dir": str(self.scratch)}
+        scratch = str(self.scratch)
+        values: dict[str, Any] = {"bundle_root": str(self.root), "output_dir": scratch, "ckpt_dir": scratch}
+        values |= {"pseudo_labels": None, "variants": 0}
         workflow = ConfigWorkflow(
             config_file=str(self._config(kind)),
             meta_file=str(self._config("metadata")),

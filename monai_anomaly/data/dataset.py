@@ -24,6 +24,17 @@ class EpochDataset(Dataset):
     def __len__(self) -> int:
         raise NotImplementedError
 
+    def __iter__(self) -> Iterator[Any]:
+        """Yield every sample once, as in epoch 0 (an index past the end means another epoch, not the end)."""
+        return (self[index] for index in range(len(self)))
+
+    def _epoch_and_index(self, key: int) -> tuple[int, int]:
+        """Epoch and place of a sample; a negative key counts from the end, as in epoch 0."""
+        size = len(self)
+        if key < -size:
+            raise IndexError(f"index {key} is out of range for {size} items")
+        return divmod(key if key >= 0 else key + size, size)
+
 
 class AnomalyDataset(EpochDataset):
     """Samples of one section: the deterministic part cached in memory, the random part drawn anew and reproducibly.
@@ -76,20 +87,13 @@ class AnomalyDataset(EpochDataset):
         return len(self.cache)
 
     def __getitem__(self, key: int) -> Any:
-        size = len(self)
-        if key < -size:
-            raise IndexError(f"index {key} is out of range for {size} items")
-        epoch, index = divmod(key if key >= 0 else key + size, size)
+        epoch, index = self._epoch_and_index(key)
         item = {name: _copied(value) for name, value in self.cache[index].items()}  # what is cached must stay as it is
         item[Keys.INDEX] = index
         if self.random_transform is None:
             return item
         self.random_transform.set_random_state(seed=derive_seed(self.seed, 0 if self.fixed else epoch, index))
         return apply_transform(self.random_transform, item, map_items=False)
-
-    def __iter__(self) -> Iterator[Any]:
-        """Yield every sample once, as in epoch 0 (an index past the end means another epoch, not the end)."""
-        return (self[index] for index in range(len(self)))
 
     @property
     def data(self) -> Sequence[Any]:
@@ -103,7 +107,7 @@ class AnomalyDataset(EpochDataset):
 
 
 class EpochSampler(DistributedSampler):
-    """Distribute the samples of an :class:`AnomalyDataset` over the processes and tell it the epoch.
+    """Distribute the samples of an :class:`EpochDataset` over the processes and tell it the epoch.
 
     With ``shuffle`` (training) every process gets the same number of samples, the shortage filled with repeated ones.
     Without (evaluation) every sample comes exactly once over all processes, so their numbers may differ by one.
@@ -129,7 +133,10 @@ class EpochSampler(DistributedSampler):
         rank: int | None = None,
     ) -> None:
         if not isinstance(dataset, EpochDataset):
-            raise ValueError(f"dataset must be an AnomalyDataset, which reads the epoch, got {type(dataset).__name__}")
+            raise ValueError(
+                f"dataset must be an EpochDataset such as AnomalyDataset, which reads the epoch, "
+                f"got {type(dataset).__name__}"
+            )
         replicas = idist.get_world_size() if num_replicas is None else num_replicas
         # the base class adds the epoch to the seed: neighboring seeds would share their orders
         super().__init__(dataset, replicas, idist.get_rank() if rank is None else rank, shuffle, derive_seed(seed))

@@ -38,7 +38,7 @@ class EncodedDataset(EpochDataset):
         progress: whether to show a progress bar.
 
     Raises:
-        ValueError: when ``variants`` is not positive.
+        ValueError: when ``variants`` is not positive, or the encoder is trained too, so that its features change.
     """
 
     def __init__(
@@ -53,6 +53,10 @@ class EncodedDataset(EpochDataset):
     ) -> None:
         if variants < 1:
             raise ValueError(f"variants must be at least 1, got {variants!r}")
+        if not getattr(network, "frozen", True):
+            raise ValueError(
+                f"variants must be 0 with an encoder that is trained too, got {variants!r}: give variants=0"
+            )
         self.source = dataset
         self.variants = variants
         sampler = EpochSampler(dataset, shuffle=False, num_replicas=1, rank=0)
@@ -70,7 +74,7 @@ class EncodedDataset(EpochDataset):
         return len(self.source)
 
     def __getitem__(self, key: int) -> dict[str, Any]:
-        epoch, index = divmod(key, len(self))
+        epoch, index = self._epoch_and_index(key)
         variant = epoch % self.variants
         target = self.targets[variant, index]
         return {Keys.FEATURES: self.features[variant, index], Keys.TARGET: target, Keys.INDEX: index}

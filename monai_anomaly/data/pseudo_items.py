@@ -82,10 +82,11 @@ def pseudo_labeled_items(
 
 def _named(pool: list[Item], content: dict[str, Any], name: str, path: PathLike, base: PathLike) -> list[Item]:
     """Items of the pool that the file names; all that the file names must be there."""
-    by_file = {os.path.relpath(item[Keys.IMAGE], base): item for item in pool}
-    if foreign := [image for image in content[name] if os.path.normpath(image) not in by_file]:
+    by_file = {item[Keys.IMAGE]: item for item in pool}
+    files = {image: os.path.abspath(os.path.join(base, image)) for image in content[name]}
+    if foreign := [image for image, file in files.items() if file not in by_file]:
         raise ValueError(
             f"{path} names {len(foreign)} images that are not in the unlabeled section, first {foreign[0]}: write the "
             "pseudo-labels again with this datalist and dataset_dir"
         )
-    return [by_file[os.path.normpath(image)] for image in content[name]]
+    return [by_file[file] for file in files.values()]

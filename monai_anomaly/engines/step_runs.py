@@ -11,14 +11,14 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from monai.bundle import ConfigWorkflow
 
 from .. import __version__
-from ..utils import write_json
+from ..utils import file_mark, write_json
 
 JOB_FILE = "job.json"
 
@@ -32,13 +32,17 @@ def run_steps(job: Mapping[str, Any]) -> None:
     Args:
         job: ``folder``, where ``job.json`` is kept, and ``steps``, each with ``configs`` (bundle configuration files),
             ``overrides``, among them ``output_dir`` (another for each step) and ``datalist``, ``origin``, to be noted
-            beside the result, and perhaps ``results``, files that it must leave.
+            beside the result, and perhaps ``results``, files that it must leave, ``uses``, files it depends on, and
+            ``key``, by which ``job.json`` knows the step, where two of them write into one folder.
+
+    Raises:
+        ValueError: when a file that a step uses is missing.
     """
     status_file = Path(job["folder"]) / JOB_FILE
     status = json.loads(status_file.read_text(encoding="utf-8")) if status_file.is_file() else {}
     fingerprint = ""
     for step in job["steps"]:
-        key = step["overrides"]["output_dir"]
+        key = step.get("key", step["overrides"]["output_dir"])
         fingerprint = _fingerprint(step, fingerprint)  # what follows a changed training has changed too
         left = all(Path(result).is_file() for result in step.get("results", []))
         if left and status.get(key, {}).get("fingerprint") == fingerprint:
@@ -67,6 +71,8 @@ class BundleSteps:
         steps: by name: ``configs``, names of configuration files such as ``["train", "evaluate"]``, ``settings`` of
             its own, and ``results``, names of files in its folder that it must leave.
         settings: of all steps, as on the command line of ``monai.bundle run``.
+        uses: files that all steps depend on, such as weights they start from; None is none. Steps are taken again when
+            their content has changed.
 
     Reference:
         see :func:`run_steps` for what is skipped and what is done again.
@@ -78,17 +84,26 @@ class BundleSteps:
         output_dir: str | os.PathLike[str],
         steps: Mapping[str, Mapping[str, Any]],
         settings: Mapping[str, Any],
+        uses: Sequence[str | os.PathLike[str] | None] = (),
     ) -> None:
         self.bundle = bundle
         self.output_dir = Path(output_dir).resolve()
         self.steps = dict(steps)
         self.settings = dict(settings)
+        self.uses = [os.fspath(file) for file in uses if file is not None]
 
     def run(self) -> None:
-        """Make the bundle and run the steps that are not finished."""
+        """Make the bundle and run the steps that are not finished.
+
+        Raises:
+            ValueError: in a distributed run, whose processes would all write the same files; when a file is missing.
+        """
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise ValueError(f"the steps of {self.bundle} are for one process: leave out torchrun")
         parent = self.output_dir / "bundles"
         build = [sys.executable, "-m", "monai_anomaly.bundle", "build", self.bundle, "--output-dir", str(parent)]
-        subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
+        paths = os.pathsep.join(path for path in sys.path if path)  # what this process can import, the other can
+        subprocess.run(build, check=True, stdout=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": paths})
         root = parent / self.bundle
         run_steps({"folder": self.output_dir, "steps": [self._step(root, name) for name in self.steps]})
 
@@ -99,13 +114,18 @@ class BundleSteps:
             "configs": [str(root / "configs" / f"{config}.json") for config in step["configs"]],
             "overrides": self.settings | dict(step.get("settings", {})) | own,
             "origin": None,
+            "uses": self.uses,
             "results": [str(folder / result) for result in step.get("results", [])],
         }
 
 
 def _fingerprint(step: Mapping[str, Any], before: str) -> str:
-    """Hash of what a step depends on: version, the step before, its configuration files, settings and datalist."""
+    """Hash of what a step depends on: version, the step before, its settings, configuration files, datalist, files."""
     digest = hashlib.sha256((__version__ + before + json.dumps(step["overrides"], sort_keys=True)).encode())
     for path in [*step["configs"], step["overrides"]["datalist"]]:
         digest.update(Path(path).read_bytes())
+    for path in step.get("uses", []):
+        if (mark := file_mark(path)) is None:
+            raise ValueError(f"{path} is not there: run the training first that writes it")
+        digest.update(mark.encode())
     return digest.hexdigest()

@@ -48,6 +48,16 @@ def test_jobs_are_data_sets_times_seeds_times_trainings(tmp_path: Path) -> None:
         ({"datasets": {"sample": {}}}, "needs seeds"),
         ({"rows": [{"label": "AE", "cells": {"plain": ["missing", "rec"]}}]}, "names nothing: missing"),
         ({"rows": [{"label": "AE", "cells": {"plain": ["plain", "missing"]}}]}, "names nothing: plain, missing"),
+        ({"trainings": {"plain": {"overrides": {}}}}, "'plain' needs bundle"),
+        ({"trainings": {"plain": {"bundle": "ae", "epochs": 1}}}, "epochs"),
+        ({"trainings": {"plain": {"bundle": "ae", "configs": []}}}, "'plain': configs must be"),
+        ({"trainings": {"plain": {"bundle": "ae", "configs": [{"files": ["train"]}]}}}, "configs must be"),
+        ({"trainings": {"plain": {"bundle": "ae", "evaluations": ["other"]}}}, "not there: .'other'"),
+        ({"trainings": {"plain": {"bundle": "ae", "evaluations": []}}}, "names nothing: plain, rec"),
+        ({"trainings": {"plain": {"bundle": "ae", "uses": {"x": ["other", "model.pt"]}}}}, "'x' as"),
+        ({"trainings": {"plain": {"bundle": "ae", "uses": {"x": ["plain", "model.pt"]}}}}, "one of them must be first"),
+        ({"datasets": {"sample": {"seeds": [0], "unlabeled": {"share": 1}}}}, "share"),
+        ({"compare_with": "none"}, "compare_with must be the label of a row"),
     ],
 )
 def test_a_wrong_matrix_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -59,6 +69,91 @@ def test_data_that_are_not_embedded_need_a_folder(tmp_path: Path) -> None:
     matrix = Matrix.read(write_matrix(tmp_path, datasets={"nih": {"index": "cxr/index.csv", "seeds": [0]}}))
     with pytest.raises(ValueError, match="--data"):
         matrix.prepare(None, tmp_path)
+
+
+def chain(**changes: Any) -> Matrix:
+    """A matrix in which one training uses another's file, on a data set of two ratios."""
+    trainings = {
+        "last": {"bundle": "amae_stage1", "uses": {"start_weights": ["first", "models/model.pt"]}},
+        "first": {"bundle": "mae_pretrain", "ignores_unlabeled": True},
+    }
+    datasets = {"x": {"index": "index.csv", "unlabeled": {"ratio": [0.0, 0.5], "size": 2}, "seeds": [0, 1]}}
+    return Matrix(**CONTENT | {"datasets": datasets, "trainings": trainings, "rows": []} | changes)
+
+
+def test_what_is_used_comes_first_and_is_shared_by_the_ratios() -> None:
+    matrix = chain()
+    matrix.check()
+    assert [job.folder.as_posix() for job in matrix.jobs()] == [
+        "x/first/seed0",
+        "x@0/last/seed0",
+        "x/first/seed1",
+        "x@0/last/seed1",
+        "x@0.5/last/seed0",
+        "x@0.5/last/seed1",
+    ]
+    cells = matrix.jobs_by_cell()
+    assert cells["x@0", "first", 1] is cells["x@0.5", "first", 1]
+    assert cells["x@0.5", "last", 1].uses["start_weights"] == (cells["x@0", "first", 1], "models/model.pt")
+    assert "unlabeled" not in cells["x@0", "first", 0].source
+    assert cells["x@0.5", "last", 0].source["unlabeled"] == {"ratio": 0.5, "size": 2}
+
+
+def test_a_training_that_ignores_unlabeled_images_cannot_use_one_that_does_not() -> None:
+    trainings = {
+        "last": {"bundle": "ae", "ignores_unlabeled": True, "uses": {"start_weights": ["first", "model.pt"]}},
+        "first": {"bundle": "mae_pretrain"},
+    }
+    with pytest.raises(ValueError, match="'last' ignores unlabeled images, so must 'first'"):
+        chain(trainings=trainings).check()
+
+
+def test_the_origin_of_a_result_tells_of_all_before_it() -> None:
+    before = chain().jobs_by_cell()["x@0", "last", 0].origin("rec")
+    trainings = chain().trainings
+    changed = {**trainings, "first": {**trainings["first"], "overrides": {"max_epochs": 3}}}
+    after = chain(trainings=changed).jobs_by_cell()["x@0", "last", 0].origin("rec")
+    assert before != after and before["training"] == after["training"]
+    # an old matrix says what it always said, so that its results stay valid
+    plain = Matrix(**CONTENT).jobs()[0].origin("rec")
+    assert plain == {"bundle": "ae", "source": {}, "training": {"max_epochs": 2, "seed": 0}, "evaluation": {}}
+
+
+def test_each_seed_draws_its_own_unlabeled_images(tmp_path: Path) -> None:
+    splits = ["train_normal", "test", *["unlabeled"] * 12]
+    rows = "".join(f"{i}.png,{i % 2 if split == 'unlabeled' else 0},p{i},{split}\n" for i, split in enumerate(splits))
+    (tmp_path / "index.csv").write_text("image,label,patient,split\n" + rows)
+    data = chain().prepare(tmp_path, tmp_path / "out")
+    assert set(data) == {"x", "x@0/seed0", "x@0/seed1", "x@0.5/seed0", "x@0.5/seed1"}
+    unlabeled = {name: json.loads(Path(paths["datalist"]).read_text())["unlabeled"] for name, paths in data.items()}
+    assert len(unlabeled["x"]) == 12
+    for name, targets in (("x@0", [0, 0]), ("x@0.5", [0, 1])):
+        drawn = [unlabeled[f"{name}/seed{seed}"] for seed in (0, 1)]
+        assert all(sorted(item["target"] for item in items) == targets for items in drawn)
+        assert drawn[0] != drawn[1]
+    all_kept = chain(datasets={"x": {"index": "index.csv", "unlabeled": None, "seeds": [0]}})
+    assert set(all_kept.prepare(tmp_path, tmp_path / "kept")) == {"x"}
+
+
+@pytest.mark.parametrize(
+    ("name", "jobs", "reference"),
+    # ablations: 3 shared by all ratios, 7 for each of 6 ratios, 3 seeds; data sets: 3 + 1 + 1 + 1 seeds
+    [("amae_ablations", (3 + 7 * 6) * 3, "per predicted class"), ("dual_distribution", 7 * 6, "AMAE")],
+)
+def test_the_matrices_of_two_distributions_are_complete(
+    name: str, jobs: int, reference: str, tmp_path: Path, shared_data: Path
+) -> None:
+    matrix = Matrix.read(REPOSITORY / "bench" / f"{name}.json")
+    assert len(matrix.jobs()) == jobs and reference in str(matrix.compare_with)
+    data = matrix.prepare(shared_data, tmp_path)
+    for job in matrix.jobs():
+        items = json.loads(Path(data[job.data]["datalist"]).read_text())["unlabeled"]
+        draw = job.source.get("unlabeled") or {}
+        if "ratio" in draw:
+            assert sum(item["target"] for item in items) == round(40 * draw["ratio"]) and len(items) == 40
+    if name == "dual_distribution":  # an eye that is in the test set too
+        items = json.loads(Path(data["idrid/seed0"]["datalist"]).read_text())["unlabeled"]
+        assert len(items) == 33 and "images/idrid_train_083.png" not in [item["image"] for item in items]
 
 
 def test_table_2_is_complete(tmp_path: Path, shared_data: Path) -> None:

@@ -29,6 +29,15 @@ NARROW: dict[str, Any] = {
     "channels": [8, 8],
     "attention_levels": [False, True],
     "num_steps": 2,
+    "hidden_size": 24,
+    "num_layers": 1,
+    "num_heads": 2,
+    "decoder_hidden_size": 24,
+    "decoder_num_layers": 1,
+    "decoder_num_heads": 2,
+    "variants": 2,
+    "foreground": "whole_image",
+    "pseudo_labels": None,
 }
 SMALL: dict[str, Any] = {"max_epochs": 2, "batch_size": 8, "val_interval": 1}
 
@@ -47,7 +56,8 @@ def run(name: str, configs: list[str], **overrides: Any) -> None:
 def train(name: str, **options: Any) -> None:
     """Train a bundle, of two modules that are compared one network of each."""
     config = json.loads((BUNDLES / name / "configs/train.json").read_text())
-    folds = [{"fold": 0}, {"fold": config["num_folds"] // 2}] if "num_normal" in config else [{}]
+    compares = "num_normal" in config or "pseudo_labels" in config
+    folds = [{"fold": 0}, {"fold": config["num_folds"] // 2}] if compares else [{}]
     for fold in folds:
         run(name, ["train"], **options, **fold)
 
@@ -63,8 +73,11 @@ def phantom(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 @pytest.mark.parametrize("name", recipe_names())
 def test_train_evaluate_and_score_new_images(name: str, phantom: tuple[Path, list[int]], tmp_path: Path) -> None:
     datalist, size = phantom
+    if name == "amae_stage1" and len(size) == 3:
+        pytest.skip("anomalies are pasted into 2D images only")
     data = {"dataset_dir": str(datalist.parent), "spatial_size": size, **NARROW}
     files = {"datalist": str(datalist), "output_dir": str(tmp_path / "run")}
+    files["audit#unlabeled"] = "ignored"  # generated volumes are alike, which the audit would take for copies
     train(name, **SMALL, **data, **files)
     models = next((tmp_path / "run").rglob("models"))  # of the run, or of the fold that it trained
     assert {"model.pt", "checkpoint.pt", "model_best.pt"} <= {path.name for path in models.iterdir()}

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from monai_anomaly.data import (
+    DatalistAudit,
     inference_items,
     list_images,
     load_datalist,
@@ -162,6 +163,33 @@ def test_images_of_a_folder(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="holds no image of a known kind"):
         list_images(tmp_path / "empty")
+
+
+def test_a_folder_is_a_datalist_of_images_to_learn_from(tmp_path: Path) -> None:
+    for name in ("b/2.png", "a.png", "note.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert read_datalist(tmp_path) == {
+        "training": [{"image": str(tmp_path / name), "patient": name} for name in ("a.png", "b/2.png")]
+    }
+    for base in (None, tmp_path.parent / "elsewhere"):
+        items = load_datalist(tmp_path, "training", base)
+        assert [(item["image"], item["target"]) for item in items] == [
+            (str(tmp_path / name), 0) for name in ("a.png", "b/2.png")
+        ]
+    with pytest.raises(ValueError, match=r"has no section 'unlabeled', only \['training'\]"):
+        load_datalist(tmp_path, ["training", "unlabeled"])
+    assert validate_datalist(tmp_path) == {"training": 2}
+
+
+def test_the_audit_takes_a_folder(tmp_path: Path) -> None:
+    for i in range(3):
+        Image.fromarray(np.random.default_rng(i).integers(0, 255, (32, 32), np.uint8)).save(tmp_path / f"{i}.png")
+    result = DatalistAudit(tmp_path, output_dir=tmp_path / "out", num_workers=1, progress=False).inspect()
+    assert result["counts"]["training"]["healthy"] == 3 and result["errors"] == []
+    Image.fromarray(np.random.default_rng(3).integers(0, 255, (32, 32), np.uint8)).save(tmp_path / "3.png")
+    again = DatalistAudit(tmp_path, output_dir=tmp_path / "out", num_workers=1, progress=False).inspect()
+    assert again["counts"]["training"]["healthy"] == 4, "a folder that has changed is audited again"
 
 
 def test_inference_items_of_a_datalist(tmp_path: Path) -> None:

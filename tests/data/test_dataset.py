@@ -231,7 +231,7 @@ def test_bad_arguments() -> None:
         AnomalyDataset(items(), MakeImage(), seed=-1)
     with pytest.raises(ValueError, match=r"must not be random, got \['RandFlipd'\]: give these as random_transform"):
         AnomalyDataset(items(), Compose([MakeImage(), RandFlipd("image")]))
-    with pytest.raises(ValueError, match=r"dataset must be an AnomalyDataset.*got list"):
+    with pytest.raises(ValueError, match=r"dataset must be an EpochDataset.*got list"):
         EpochSampler([1, 2])  # type: ignore[arg-type]
 
 

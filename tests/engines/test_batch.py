@@ -15,7 +15,7 @@ from monai.inferers import SimpleInferer
 from torch import nn
 from torch.utils.data import DataLoader
 
-from monai_anomaly.engines import device_of_rank, prepare_image_batch, score_batch
+from monai_anomaly.engines import device_of_rank, prepare_image_batch, prepare_pair_batch, score_batch
 from monai_anomaly.inferers import ReconstructionInferer
 from monai_anomaly.networks.nets import DenseAutoencoder
 
@@ -29,6 +29,22 @@ def test_prepare_image_batch() -> None:
     assert torch.equal(inputs.float(), IMAGES)
     with pytest.raises(KeyError):
         prepare_image_batch({"label": image})
+
+
+def test_pairs_of_clean_and_corrupted_images() -> None:
+    clean, image = MetaTensor(IMAGES[:3], meta={"a": 1}), IMAGES[:3] + 1
+    inputs, classes = prepare_pair_batch({"image": image, "clean": clean, "target": [1, 0, 1]}, "cpu", True)
+    assert type(inputs) is torch.Tensor and inputs.shape == (6, 1, 16, 16)
+    assert torch.equal(inputs[:3], IMAGES[:3]) and torch.equal(inputs[3:], image)
+    assert classes.tolist() == [0, 0, 0, 1, 0, 1] and classes.dtype == torch.int64
+
+
+def test_pairs_of_features() -> None:
+    features = torch.arange(12.0).reshape(3, 2, 2)
+    batch = {"features": features, "target": torch.tensor([0, 1, 1])}
+    inputs, classes = prepare_pair_batch(batch, "cpu", dtype=torch.float64)
+    assert inputs.dtype == torch.float64 and inputs.tolist() == [[0, 1], [4, 5], [8, 9], [2, 3], [6, 7], [10, 11]]
+    assert classes.tolist() == [0, 0, 0, 0, 1, 1] and classes.dtype == torch.int64
 
 
 def _evaluator(network: nn.Module, inferer: Any, outputs: list[Any]) -> SupervisedEvaluator:

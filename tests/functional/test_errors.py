@@ -13,6 +13,7 @@ from skimage.metrics import structural_similarity
 from torch import Tensor
 
 from monai_anomaly.functional import feature_error, l1_error, l2_error, ssim_error, variance_weighted_error
+from monai_anomaly.functional.errors import enlarged
 
 
 def _pair(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
@@ -232,6 +233,18 @@ def test_ssim_gradient(compat: str | None) -> None:
         gradients, torch.autograd.grad((weights * expected).sum(), (prediction, target)), strict=True
     ):
         torch.testing.assert_close(gradient, reference, rtol=1e-3, atol=1e-3 * float(reference.abs().max()))
+
+
+@pytest.mark.parametrize(("coarse", "size"), [((2, 3), (4, 9)), ((2, 2, 2), (4, 3, 2)), ((3, 2), (3, 2))])
+def test_enlarged_is_linear_between_the_centers(coarse: tuple[int, ...], size: tuple[int, ...]) -> None:
+    values = torch.rand(2, 1, *coarse, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    result = enlarged(values, size)
+    assert result.shape == (2, 1, *size)
+    expected = values.numpy()
+    for axis, (old, new) in enumerate(zip(coarse, size, strict=True), start=2):
+        centers = (np.arange(new) + 0.5) * old / new - 0.5
+        expected = np.apply_along_axis(lambda line, c=centers: np.interp(c, np.arange(len(line)), line), axis, expected)
+    np.testing.assert_allclose(result.numpy(), expected, atol=1e-12)
 
 
 def test_wrong_arguments() -> None:

@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from monai_anomaly.functional import l1_error, max_score, mean_score, top_fraction_score
 from monai_anomaly.inferers import EnsembleInferer, MapInferer, ReconstructionInferer
-from monai_anomaly.networks.blocks import EnsembleMap, NetworkEnsemble, ReconstructionMap
+from monai_anomaly.networks.blocks import EnsembleMap, NetworkEnsemble, ReconstructionMap, ScoredMapOutput
 from monai_anomaly.networks.nets import DenseAutoencoder
 
 KINDS: dict[str, dict[str, Any]] = {"ae": {}, "memae": {"memory_slots": 25}, "aeu": {"predict_variance": True}}
@@ -46,7 +46,9 @@ def _cases() -> list[Any]:
 def test_maps_scores_and_reconstructions(inferer: Any, network: nn.Module) -> None:
     maps = network
     if not isinstance(inferer, MapInferer):
-        maps = ReconstructionMap(network) if isinstance(network, DenseAutoencoder) else EnsembleMap(network, inferer.score)
+        maps = (
+            ReconstructionMap(network) if isinstance(network, DenseAutoencoder) else EnsembleMap(network, inferer.score)
+        )
     expected = maps.eval().predict(IMAGE)
     result = inferer(IMAGE, network)
     assert set(result) == {"anomaly_map", "score", "reconstruction"}
@@ -135,6 +137,29 @@ def test_automatic_mixed_precision_gives_single_precision_maps(score: str, dtype
     assert float((result["anomaly_map"] - expected["anomaly_map"]).abs().mean()) < 0.1 * float(
         expected["anomaly_map"].mean()
     )
+
+
+class Scored(nn.Module):
+    """Gives a map and a score that has nothing to do with it, but no reconstruction."""
+
+    def predict(self, image: Tensor) -> ScoredMapOutput:
+        assert not self.training
+        return ScoredMapOutput(image.mean(1, keepdim=True).double(), image[:, :1, 0, 0].double())
+
+
+def test_a_score_of_the_network_itself_is_the_score() -> None:
+    network = Scored().train()
+    result = MapInferer()(IMAGE, network)
+    assert set(result) == {"anomaly_map", "score"} and network.training
+    assert all(value.dtype == torch.float32 for value in result.values())
+    assert torch.equal(result["score"], IMAGE[:, :1, 0, 0])
+    assert torch.equal(result["anomaly_map"], IMAGE.mean(1, keepdim=True))
+
+
+def test_without_one_the_map_is_reduced_as_asked() -> None:
+    network = EnsembleMap(_ensemble(), "unc")
+    result = MapInferer(max_score)(IMAGE, network)
+    torch.testing.assert_close(result["score"], result["anomaly_map"].flatten(1).amax(1, keepdim=True))
 
 
 def test_unknown_score() -> None:

@@ -105,4 +105,4 @@ def test_keys_agree_with_monai() -> None:
 
     assert (str(CommonKeys.IMAGE), str(CommonKeys.LABEL)) == (Keys.IMAGE, Keys.LABEL)
     names = [value for name, value in vars(Keys).items() if name.isupper()]
-    assert len(names) == len(set(names)) == 15
+    assert len(names) == len(set(names)) == 16

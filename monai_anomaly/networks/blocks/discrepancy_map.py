@@ -44,7 +44,7 @@ class DiscrepancyMap(nn.Module):
 
     Reference:
         Y. Cai, H. Chen, X. Yang, Y. Zhou, K.-T. Cheng: "Dual-Distribution Discrepancy for Anomaly Detection in Chest
-        X-rays", MICCAI 2022, Eqs. 2-6; "Dual-distribution discrepancy with self-supervised refinement for anomaly
+        X-rays", MICCAI 2022; "Dual-distribution discrepancy with self-supervised refinement for anomaly
         detection in medical images", Medical Image Analysis 2023.
     """
 

@@ -98,9 +98,10 @@ class EncoderClassifier(nn.Module):
 
     def train(self, mode: bool = True) -> EncoderClassifier:
         """Set training mode; a frozen encoder stays in evaluation mode."""
-        super().train(mode)
-        if self.frozen:
-            self.encoder.train(False)
+        if not self.frozen:
+            return super().train(mode)
+        self.training = mode  # not by the base class, which would go through the encoder at every step
+        self.head.train(mode)
         return self
 
     def features(self, image: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from monai_anomaly.networks.blocks import NetworkFolds
+from monai_anomaly.networks.blocks import NetworkFolds, fold_member
 
 member = partial(nn.Linear, 3, 2)
 CPU = torch.device("cpu")
@@ -93,3 +93,14 @@ def test_wrong_number_of_members(number: int) -> None:
 def test_no_member_at_all() -> None:
     with pytest.raises(ValueError, match="none of the members has been trained"):
         NetworkFolds(member, 3).keep([])
+
+
+def test_members_that_are_compared_start_from_the_same_weights() -> None:
+    folds = NetworkFolds(member, 3, seed=4, same_start=True)
+    first = _weights(NetworkFolds(member, 1, seed=4))
+    assert all(torch.equal(_weights(network), first) for network in folds.members)
+    assert torch.equal(_weights(fold_member(member, 0, 4)), first)
+    with torch.no_grad():  # each its own, though: what one learns the others must not
+        next(folds.members[1].parameters()).add_(1)
+    assert torch.equal(_weights(folds.members[0]), first) and torch.equal(_weights(folds.members[2]), first)
+    assert not torch.equal(_weights(NetworkFolds(member, 2, seed=4).members[1]), first)

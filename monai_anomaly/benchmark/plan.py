@@ -1,0 +1,133 @@
+# Copyright (c) monai_anomaly contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigParser
+
+from .job import Job, Step
+from .matrix import Matrix
+
+
+def plan(matrix: Matrix, data_dir: str | None, output_dir: str | Path) -> list[dict[str, Any]]:
+    """Everything each job runs: plain data, enough to run it anywhere.
+
+    Args:
+        matrix: what to run.
+        data_dir: folder of the data sets that are not embedded.
+        output_dir: folder of the matrix; bundles and datalists are written into it.
+
+    Returns:
+        One dictionary a job, each after those that it uses: ``folder``, ``after`` (their folders) and ``steps``, each
+        with ``configs`` (bundle configuration files), ``overrides``, ``uses`` (files of other jobs), ``key``, and
+        ``origin``, what the matrix says about an evaluation.
+
+    Raises:
+        ValueError: when a bundle has no such configuration file, or does not know a setting.
+    """
+    output = Path(output_dir).resolve()
+    names = list(dict.fromkeys(settings["bundle"] for settings in matrix.trainings.values()))
+    build = [sys.executable, "-m", "monai_anomaly.bundle", "build", *names, "--output-dir", str(output / "bundles")]
+    subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
+    _check_settings(matrix, output)
+    datalists = matrix.prepare(data_dir, output)
+    return [_plan_job(job, datalists[job.data], output) for job in matrix.jobs()]
+
+
+def _plan_job(job: Job, data: Mapping[str, str], output: Path) -> dict[str, Any]:
+    bundle, folder = output / "bundles" / job.bundle, output / job.folder
+    sources = {setting: str(output / source.folder / path) for setting, (source, path) in job.uses.items()}
+    shared = {"bundle_root": str(bundle), **data, **job.overrides, **sources}
+    steps: list[dict[str, Any]] = []
+    for number, step in enumerate(job.steps):
+        own = {"output_dir": str(folder)}
+        key = str(folder) if number == 0 else f"{folder}#{number}"
+        steps.append(_plan_step(job, step, shared | own, output) | {"uses": list(sources.values()), "key": key})
+    for name in job.evaluations:
+        step = job.evaluation(name)
+        # as if it were made in the folder of the training, whether the bundle has one file of weights or folds
+        weights = folder / _parsed(bundle, step, job.overrides, "checkpoint", "models/model.pt")
+        own = {"output_dir": str(folder / name)} | ({} if "checkpoint" in sources else {"checkpoint": str(weights)})
+        steps.append(_plan_step(job, step, shared | own, output) | {"origin": job.origin(name)})
+    after = list(dict.fromkeys(str(output / source.folder) for source, _ in job.uses.values()))
+    return {"folder": str(folder), "after": after, "steps": steps}
+
+
+def _plan_step(job: Job, step: Step, settings: Mapping[str, Any], output: Path) -> dict[str, Any]:
+    bundle = output / "bundles" / job.bundle
+    known = _known(bundle, step)
+    overrides = {key: value for key, value in settings.items() if _first_id(key) in known} | dict(step.overrides)
+    # jobs share an audit; what the audit demands depends on what a method does with unlabeled images
+    use = _parsed(bundle, step, job.overrides, "audit#unlabeled", "ignored")
+    name = "audit" if use == "ignored" else f"audit_{use}"
+    seed = [f"seed{job.seed}"] if job.source.get("unlabeled") else []
+    overrides["audit_dir"] = str(output.joinpath(job.dataset, name, *seed))
+    configs = [str(bundle / "configs" / f"{config}.json") for config in step.configs]
+    return {"configs": configs, "overrides": overrides, "origin": None}
+
+
+def _parsed(bundle: Path, step: Step, overrides: Mapping[str, Any], name: str, default: str) -> str:
+    """Value of a setting of a step whose ``output_dir`` is the current folder."""
+    settings = {key: value for key, value in overrides.items() if key != "seed"} | dict(step.overrides)
+    configs = tuple(str(bundle / "configs" / f"{config}.json") for config in step.configs)
+    return _parse(configs, json.dumps(settings | {"output_dir": "."}), name, default)
+
+
+@lru_cache
+def _parse(configs: tuple[str, ...], settings: str, name: str, default: str) -> str:
+    parser = ConfigParser()
+    parser.read_config(list(configs))
+    try:
+        parser.update(json.loads(settings))
+    except (KeyError, TypeError, ValueError) as error:  # the id of a setting leads nowhere
+        raise ValueError(f"{configs[-1]} cannot take all of the settings {settings}: {error}") from error
+    return default if parser.get(name) is None else str(parser.get_parsed_content(name))
+
+
+def _check_settings(matrix: Matrix, output: Path) -> None:
+    """Refuse settings that nothing knows: MONAI would merge them, and the run would go on with the default."""
+    everywhere: set[str] = {"seed"}
+    for name, job in {job.training: job for job in matrix.jobs()}.items():
+        training, bundle = matrix.trainings[name], output / "bundles" / job.bundle
+        evaluations = {key: job.evaluation(key) for key in job.evaluations}
+        known = set[str]().union(*(_known(bundle, step) for step in [*job.steps, *evaluations.values()]))
+        everywhere |= known
+        place = f"training {name!r} (bundle {job.bundle})"
+        _refuse({**training.get("overrides", {}), **training.get("uses", {})}, known, place)
+        for step in job.steps:
+            _refuse(step.overrides, _known(bundle, step), place)
+        for key, step in evaluations.items():
+            _refuse(step.overrides, _known(bundle, step), f"{place}, evaluation {key!r}")
+    for name, source in matrix.datasets.items():
+        _refuse(source.get("overrides", {}), everywhere, f"data set {name!r}")
+
+
+def _refuse(settings: Mapping[str, Any], known: set[str], place: str) -> None:
+    if unknown := [key for key in settings if _first_id(key) not in known]:
+        raise ValueError(f"{place} has no setting {unknown}: see the README of the bundle for those that it has.")
+
+
+def _known(bundle: Path, step: Step) -> set[str]:
+    """Settings of the configuration files of a step."""
+    return _keys(tuple(bundle / "configs" / f"{config}.json" for config in step.configs))
+
+
+@lru_cache
+def _keys(files: Sequence[Path]) -> set[str]:
+    for file in files:
+        if not file.is_file():
+            raise ValueError(f"bundle {file.parents[1].name} has no configuration {file.stem!r}.")
+    return {_first_id(key) for file in files for key in json.loads(file.read_text(encoding="utf-8"))}
+
+
+def _first_id(name: str) -> str:
+    return re.split("[#:]", name.removeprefix("+"))[0]

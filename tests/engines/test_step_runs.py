@@ -1,0 +1,149 @@
+# Copyright (c) monai_anomaly contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from monai_anomaly.engines import BundleSteps, run_steps
+from monai_anomaly.engines.step_runs import JOB_FILE
+
+# a "bundle" of one line: it writes its number and notes that it ran
+CONFIG = {
+    "imports": ["$import pathlib"],
+    "output_dir": "",
+    "datalist": "",
+    "number": 0,
+    "fail": False,
+    "folder": "$pathlib.Path(@output_dir)",
+    "initialize": [],
+    "run": [
+        "$@folder.mkdir(parents=True, exist_ok=True)",
+        "$(@folder / 'log').open('a').write(str(@number))",
+        "$1 // 0 if @fail else 0",
+        "$(@folder / 'result').write_text(str(@number))",
+    ],
+}
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> dict[str, Any]:
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    (tmp_path / "datalist.json").write_text("{}")
+    (tmp_path / "weights").write_text("first")
+    return {"folder": str(tmp_path), "steps": [step(tmp_path, "one"), step(tmp_path, "two")]}
+
+
+def step(folder: Path, name: str, **settings: Any) -> dict[str, Any]:
+    own = {"output_dir": str(folder / name), "datalist": str(folder / "datalist.json")}
+    return {
+        "configs": [str(folder / "config.json")],
+        "overrides": own | settings,
+        "origin": name,
+        "results": [str(folder / name / "result")],
+    }
+
+
+def runs(folder: Path) -> tuple[str, ...]:
+    """What each step has noted."""
+    logs = [folder / name / "log" for name in ("one", "two")]
+    return tuple(log.read_text() if log.exists() else "" for log in logs)
+
+
+def test_steps_run_once(job: dict[str, Any], tmp_path: Path) -> None:
+    run_steps(job)
+    status = json.loads((tmp_path / JOB_FILE).read_text())
+    assert [status[str(tmp_path / name)]["origin"] for name in ("one", "two")] == ["one", "two"]
+    before = (tmp_path / JOB_FILE).read_bytes()
+    run_steps(job)
+    assert runs(tmp_path) == ("0", "0") and (tmp_path / JOB_FILE).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ("setting of the first", ("01", "00")),  # what follows a changed step has changed too
+        ("setting of the second", ("0", "01")),
+        ("configuration", ("00", "00")),
+        ("datalist", ("00", "00")),
+        ("result of the second", ("0", "00")),
+        ("file that the second uses", ("0", "00")),
+    ],
+)
+def test_what_has_changed_is_done_again(
+    change: str, expected: tuple[str, ...], job: dict[str, Any], tmp_path: Path
+) -> None:
+    job["steps"][1]["uses"] = [str(tmp_path / "weights")]
+    run_steps(job)
+    if change.startswith("setting"):
+        job["steps"][change.endswith("second")]["overrides"]["number"] = 1
+    elif change == "configuration":
+        (tmp_path / "config.json").write_text(json.dumps(CONFIG | {"more": 1}))
+    elif change == "datalist":
+        (tmp_path / "datalist.json").write_text('{"training": []}')
+    elif change == "result of the second":
+        (tmp_path / "two" / "result").unlink()
+    else:
+        (tmp_path / "weights").write_text("second")
+    run_steps(job)
+    assert runs(tmp_path) == expected
+    run_steps(job)
+    assert runs(tmp_path) == expected
+
+
+def test_a_step_that_failed_is_not_finished_and_stops_those_after_it(job: dict[str, Any], tmp_path: Path) -> None:
+    job["steps"][0]["overrides"]["fail"] = True
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "result").write_text("of another time")
+    for _ in range(2):
+        with pytest.raises(RuntimeError):
+            run_steps(job)
+    assert runs(tmp_path) == ("00", "") and not (tmp_path / JOB_FILE).exists()
+    job["steps"][0]["overrides"]["fail"] = False
+    run_steps(job)
+    assert runs(tmp_path) == ("000", "0")
+
+
+def test_a_missing_file_that_is_used_is_named(job: dict[str, Any], tmp_path: Path) -> None:
+    job["steps"][0]["uses"] = [str(tmp_path / "gone.pt")]
+    with pytest.raises(ValueError, match=r"gone\.pt is not there"):
+        run_steps(job)
+    assert runs(tmp_path) == ("", "")
+
+
+def test_steps_of_another_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+    monkeypatch.setattr("monai_anomaly.engines.step_runs.run_steps", given.append)
+    steps = {
+        "training": {"configs": ["train"], "settings": {"seed": 4, "max_epochs": 2}, "results": ["models/model.pt"]},
+        "evaluation": {"configs": ["train", "evaluate"]},
+    }
+    uses = [tmp_path / "weights.pt", None]
+    BundleSteps("ae", tmp_path / "before", steps, {"seed": 3, "datalist": "d.json"}, uses).run()
+    folder = tmp_path / "before"
+    (job,) = given
+    first, second = job["steps"]
+    root = folder / "bundles" / "ae"
+    assert (root / "configs" / "train.json").is_file() and job["folder"] == folder
+    assert first["overrides"] == {
+        "seed": 4,
+        "max_epochs": 2,
+        "datalist": "d.json",
+        "bundle_root": str(root),
+        "output_dir": str(folder / "training"),
+    }
+    assert second["overrides"]["seed"] == 3 and second["overrides"]["output_dir"] == str(folder / "evaluation")
+    assert second["configs"] == [str(root / "configs" / f"{name}.json") for name in ("train", "evaluate")]
+    assert first["results"] == [str(folder / "training/models/model.pt")] and second["results"] == []
+    assert first["uses"] == second["uses"] == [str(tmp_path / "weights.pt")]
+
+
+def test_several_processes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="the steps of ae are for one process: leave out torchrun"):
+        BundleSteps("ae", tmp_path, {}, {}).run()
+    assert not list(tmp_path.iterdir())
