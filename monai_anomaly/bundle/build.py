@@ -151,12 +151,14 @@ def _render_readme(name: str, sections: dict[str, Any]) -> str:
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
     results = _read_json("files/results.json")
+    train, overlays = sections["common"] | sections["train"], sections.get("overlays", {})
     return environment.from_string(template).render(
         name=name,
         results=results.get(name),
-        overlays=sections.get("overlays", {}),
+        overlays=overlays,
         **sections["readme"],
-        train=sections["common"] | sections["train"],
+        train=train,
+        defaults={key: value for overlay in overlays.values() for key, value in overlay.items()} | train,
     )
 
 

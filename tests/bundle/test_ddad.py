@@ -225,3 +225,16 @@ def test_one_command_trains_all_and_two_processes_refine(data: dict[str, Any], t
         assert result.returncode == 0, result.stderr[-4000:]
     run(["train", "evaluate"], output_dir=str(tmp_path), score="refined_dual", **data)
     assert len(scores(tmp_path)) == 6
+
+
+@pytest.mark.slow
+def test_all_by_one_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    options = {**SHORT, "max_epochs": 1, "output_dir": str(tmp_path), "refine_epochs": 1, "spatial_size": [32, 32]}
+    run(["train", "evaluate", "all_folds", "pipeline"], **options)
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["settings"]["score"] == "refined_dual" and metrics["counts"]["images"] == 120
+    refiner = tmp_path / "refiner/models/model.pt"
+    before = refiner.stat().st_mtime_ns
+    run(["train", "evaluate", "all_folds", "pipeline"], **options)
+    assert refiner.stat().st_mtime_ns == before
