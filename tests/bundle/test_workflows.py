@@ -36,7 +36,6 @@ NARROW: dict[str, Any] = {
     "decoder_num_layers": 1,
     "decoder_num_heads": 2,
     "variants": 2,
-    "foreground": "whole_image",
     "pseudo_labels": None,
 }
 SMALL: dict[str, Any] = {"max_epochs": 2, "batch_size": 8, "val_interval": 1}
@@ -47,6 +46,8 @@ def run(name: str, configs: list[str], **overrides: Any) -> None:
     files = [str(BUNDLES / name / "configs" / f"{config}.json") for config in configs]
     kind = "inference" if configs == ["inference"] else "train"
     overrides = {"bundle_root": str(BUNDLES / name), "device": "$torch.device('cpu')"} | overrides
+    if json.loads(Path(files[0]).read_text()).get("foreground") == "lungs":  # generated images have none
+        overrides["foreground"] = "whole_image"
     workflow = ConfigWorkflow(config_file=files, workflow_type=kind, **overrides)
     workflow.initialize()
     workflow.run()
