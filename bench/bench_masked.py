@@ -22,7 +22,7 @@ from monai_anomaly.networks.nets import EncoderClassifier, MaskedAutoencoder
 from monai_anomaly.utils import write_json
 
 BUNDLES = {  # the networks of the bundles as they are by default, and that of the paper
-    "small": {"spatial_size": 64, "patch_size": 8, "hidden_size": 144, "num_layers": 6, "num_heads": 6}
+    "small": {"spatial_size": 64, "patch_size": 8, "hidden_size": 96, "num_layers": 4, "num_heads": 4}
     | {"decoder_hidden_size": 96, "decoder_num_heads": 4},
     "ViT-S/16": {"spatial_size": 224, "network_channels": 3},
 }
