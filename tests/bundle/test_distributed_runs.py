@@ -127,8 +127,12 @@ def test_one_and_two_processes_evaluate_alike(trained: Path) -> None:
     assert together["counts"] == alone["counts"]
 
 
-@pytest.mark.parametrize("name", recipe_names())
-def test_two_processes_train_and_evaluate_every_bundle(name: str, tmp_path: Path) -> None:
+# those whose training differs from another's in the network or the loss alone are left out: each takes half a minute
+ALIKE = {"aeu", "d2ue_ae", "d2ue_memae", "dae", "memae", "restorer"}
+
+
+@pytest.mark.parametrize("name", sorted({*recipe_names()} - ALIKE))
+def test_two_processes_train_and_evaluate_every_kind_of_bundle(name: str, tmp_path: Path) -> None:
     make_phantom(tmp_path / "data", size=32, num_training=16, num_unlabeled=6, num_validation=5, num_testing=7)
     data = {"dataset_dir": str(tmp_path / "data"), "spatial_size": [16, 16], "latent_channels": 4, "hidden_channels": 8}
     data |= {"channels": [8, 8], "attention_levels": [False, True], "num_steps": 2}
