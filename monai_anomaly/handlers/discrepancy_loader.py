@@ -8,9 +8,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..networks.blocks.discrepancy_map import REFINED_SCORES, DiscrepancyMap
+from ..utils import load_weights
 from .member_loader import MemberLoader
 from .training_checkpoint import SETTINGS
 
@@ -64,13 +63,11 @@ def load_refiner(network: DiscrepancyMap, folder: str | os.PathLike[str], name: 
     network.refiner_present.fill_(path.is_file() and network.refiner is not None)
     if network.refiner is None or not path.is_file():
         return False
-    try:
-        network.refiner.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # PyTorch raises many kinds for a broken file
-        raise ValueError(
-            f"{path} is broken or does not fit the refiner of the score {network.score!r}: give the --score it was "
-            f"trained with, or train it again in another output_dir ({error})"
-        ) from error
+    problem = (
+        f"is broken or does not fit the refiner of the score {network.score!r}: give the --score it was trained with, "
+        "or train it again in another output_dir"
+    )
+    load_weights(network.refiner, path, problem)
     return True
 
 

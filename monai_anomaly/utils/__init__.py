@@ -8,6 +8,7 @@ from .file_mark import file_mark
 from .keys import Keys
 from .modules import accept_weights_of_wrapper, callable_name, plain_tensor, unwrap
 from .seeding import derive_seed
+from .weights import load_weights
 
 __all__ = [
     "Keys",
@@ -17,6 +18,7 @@ __all__ = [
     "derive_seed",
     "file_mark",
     "finite_or_none",
+    "load_weights",
     "plain_tensor",
     "unwrap",
     "write_json",

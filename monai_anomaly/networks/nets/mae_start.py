@@ -8,8 +8,9 @@ import os
 from pathlib import Path
 from typing import TypeVar
 
-import torch
 from torch import nn
+
+from ...utils import load_weights
 
 logger = logging.getLogger(__name__)
 Network = TypeVar("Network", bound=nn.Module)
@@ -34,11 +35,9 @@ def start_from(network: Network, path: str | os.PathLike[str] | None) -> Network
         return network
     if not Path(path).is_file():
         raise ValueError(f"pre-trained weights {path} do not exist: train the bundle mae_pretrain, give its model.pt")
-    try:
-        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # PyTorch raises many kinds for a broken file
-        raise ValueError(
-            f"{path} does not fit the network: give the settings of the pre-training (patch_size, hidden_size, ...); "
-            f"published weights must be converted first ({error})"
-        ) from error
+    problem = (
+        "does not fit the network: give the settings of the pre-training (patch_size, hidden_size, ...); published "
+        "weights must be converted first"
+    )
+    load_weights(network, path, problem)
     return network
