@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 from monai.data import MetaTensor, list_data_collate
 from monai.transforms import Compose, Resize
+from timing import shortest
 from tqdm import tqdm
 
 from monai_anomaly.data import load_datalist, sample_dir
@@ -68,14 +68,7 @@ def corruptions(images: torch.Tensor) -> dict[str, Any]:
 
 def seconds(functions: list[Callable[[], object]], repeats: int) -> list[float]:
     """Shortest time of a call of each, measured in turns: what else the machine does can only add to it."""
-    best = [float("inf")] * len(functions)
-    for repeat in range(repeats + 1):
-        for place, function in enumerate(functions):
-            start = time.perf_counter()
-            function()
-            if repeat:  # the first call warms up
-                best[place] = min(best[place], time.perf_counter() - start)
-    return best
+    return list(shortest({str(place): function for place, function in enumerate(functions)}, repeats).values())
 
 
 def copy_and_mean(images: np.ndarray) -> None:
