@@ -67,10 +67,14 @@ class MemberLoader:
         missing = [index for index in range(len(folds.members)) if index not in present]
         if missing:
             logger.warning(
-                "asking %d of %d members: folds %s are missing; train them with --fold NUMBER",
+                "%d of %d members are there: folds %s are missing; train them with --fold NUMBER",
                 len(present),
                 len(folds.members),
-                ", ".join(map(str, missing)),
+                _listed(missing),
+            )
+        if folds.max_asked is not None:
+            logger.info(
+                "asking folds %s; --max_asked %d is the most, None asks all", _listed(folds.asked()), folds.max_asked
             )
         return list(present)
 
@@ -129,6 +133,10 @@ def pack_members(
     with atomic_path(target) as path:
         torch.save(network.state_dict(), path)
     return present
+
+
+def _listed(folds: list[int]) -> str:
+    return ", ".join(map(str, folds))
 
 
 def _load(network: MapOfFolds | torch.nn.Module, path: Path) -> None:

@@ -96,9 +96,9 @@ def fingerprint(network: DiffusionMap) -> str:
     settings: dict[str, Any] = {
         name: value for name, value in vars(sampler).items() if isinstance(value, (int, float, str, list))
     }
-    present = network.network.present.nonzero().flatten().tolist()
-    settings |= {"residual": network.residual, "background": network.background, "members": present}
-    members = [network.network.members[index] for index in present]
+    asked = network.network.asked()
+    settings |= {"residual": network.residual, "background": network.background, "members": asked}
+    members = [network.network.members[index] for index in asked]
     weights = [tensor for member in members for tensor in _tensors(member)]
     described = repr(sorted(settings.items())) + str(members[0])  # groups and heads do not show in the weights
     return _hash(described.encode(), _bytes(sampler.alphas), *map(_bytes, weights))

@@ -69,12 +69,22 @@ def test_missing_members_are_left_out_and_named(tmp_path: Path, caplog: pytest.L
     with caplog.at_level(logging.WARNING):
         assert MemberLoader(network, str(tmp_path)).load() == [1, 3]
     _assert_loaded(network, trained)
-    assert "asking 2 of 4 members: folds 0, 2 are missing; train them with --fold NUMBER" in caplog.text
+    assert "2 of 4 members are there: folds 0, 2 are missing; train them with --fold NUMBER" in caplog.text
     # what the ensemble then gives is the mean of those two
     torch.manual_seed(0)
     result = network.eval().predict(IMAGE)
     alone = [network.sampler(trained[fold].eval(), IMAGE, fold)[0].detach() for fold in (1, 3)]
     torch.testing.assert_close(result.reconstruction, (alone[0] + alone[1]) / 2)
+
+
+def test_members_that_are_not_asked_are_loaded_and_packed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    trained, network = _train(tmp_path, [0, 1, 3]), _network()
+    network.network.max_asked = 2
+    with caplog.at_level(logging.INFO):
+        assert MemberLoader(network, tmp_path).load() == [0, 1, 3]
+    _assert_loaded(network, trained)
+    assert "asking folds 0, 3; --max_asked 2 is the most, None asks all" in caplog.text
+    assert pack_members(network, tmp_path, tmp_path / "model.pt") == [0, 1, 3]
 
 
 def test_members_that_come_later_count_at_the_next_load(tmp_path: Path) -> None:

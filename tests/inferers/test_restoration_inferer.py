@@ -212,6 +212,17 @@ def test_other_weights_and_other_members_are_computed_again(tmp_path: Path) -> N
     assert Counted.asked == 0
 
 
+def test_fewer_members_are_other_results(tmp_path: Path) -> None:
+    network, inferer = _network(), RestorationInferer(cache_dir=tmp_path)
+    both = inferer(IMAGES[:1], network)
+    network.network.max_asked = 1
+    one = inferer(IMAGES[:1], network)
+    network.network.keep([0])
+    _assert_same(inferer(IMAGES[:1], network), one)
+    assert Counted.asked == _asked(1) + _asked(1) // 2, "the member alone had been asked before"
+    assert not torch.equal(both["anomaly_map"], one["anomaly_map"])
+
+
 def test_equal_weights_as_another_member_are_computed_again(tmp_path: Path) -> None:
     network, inferer = _network(), RestorationInferer(cache_dir=tmp_path)
     network.network.members[1].load_state_dict(network.network.members[0].state_dict())

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -25,9 +26,11 @@ class NetworkFolds(nn.Module):
             of their data alone; default False.
         one_at_a_time: whether only the network in use is on the images' device, the others in the main memory: for
             networks that do not fit together. Default False.
+        max_asked: ask at most that many of the trained networks, spread evenly over their numbers, so that few of them
+            have learned from as many different folds as possible; None (default): all.
 
     Raises:
-        ValueError: when ``num_members`` is not positive.
+        ValueError: when ``num_members`` or ``max_asked`` is not positive.
     """
 
     def __init__(
@@ -37,15 +40,19 @@ class NetworkFolds(nn.Module):
         seed: int = 0,
         one_at_a_time: bool = False,
         same_start: bool = False,
+        max_asked: int | None = None,
     ) -> None:
         super().__init__()
         if num_members < 1:
             raise ValueError(f"num_members must be positive, got {num_members}.")
+        if max_asked is not None and max_asked < 1:
+            raise ValueError(f"max_asked must be positive, or None for all trained members, got {max_asked}.")
         starts = [0] * num_members if same_start else range(num_members)
         self.members = nn.ModuleList(fold_member(member, start, seed) for start in starts)
         self.present: Tensor
         self.register_buffer("present", torch.ones(num_members, dtype=torch.bool))
         self.one_at_a_time = one_at_a_time
+        self.max_asked = max_asked
 
     def __getitem__(self, index: int) -> nn.Module:
         """One of the networks."""
@@ -62,9 +69,16 @@ class NetworkFolds(nn.Module):
         self.present.zero_()
         self.present[present] = True
 
+    def asked(self) -> list[int]:
+        """Numbers of the members that are asked: all trained ones, or ``max_asked`` of them."""
+        present: list[int] = torch.nonzero(self.present).flatten().tolist()
+        if self.max_asked is None or self.max_asked >= len(present):
+            return present
+        return [present[int(place)] for place in np.linspace(0, len(present) - 1, self.max_asked).round()]
+
     def each(self, device: torch.device) -> Iterator[tuple[int, nn.Module]]:
-        """Yield the trained members and their numbers, each on ``device`` while it is in use."""
-        for index in torch.nonzero(self.present).flatten().tolist():
+        """Yield the members that are asked and their numbers, each on ``device`` while it is in use."""
+        for index in self.asked():
             member = self.members[index].to(device)
             yield index, member
             if self.one_at_a_time and device.type != "cpu":

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from monai_anomaly.networks.blocks import NetworkFolds, fold_member
+from monai_anomaly.transforms import task_folds
 
 member = partial(nn.Linear, 3, 2)
 CPU = torch.device("cpu")
@@ -54,6 +56,33 @@ def test_weights_say_which_members_are_present() -> None:
     assert other.present.tolist() == [True, False, True] and torch.equal(_weights(other), _weights(folds))
 
 
+@pytest.mark.parametrize(
+    ("present", "max_asked", "expected"),
+    [
+        (range(10), 3, [0, 4, 9]),
+        (range(10), 1, [0]),
+        (range(10), 10, list(range(10))),
+        (range(10), 99, list(range(10))),
+        (range(10), None, list(range(10))),
+        ([2, 3, 7, 8, 9], 3, [2, 7, 9]),
+        ([5, 6], 3, [5, 6]),
+    ],
+)
+def test_some_of_those_that_are_there_are_asked(
+    present: Sequence[int], max_asked: int | None, expected: list[int]
+) -> None:
+    folds = NetworkFolds(member, max_asked=max_asked)
+    folds.keep(list(present))
+    assert folds.asked() == expected
+    assert [index for index, _ in folds.each(CPU)] == expected
+    assert folds.present.sum() == len(present), "those that are not asked are there all the same"
+
+
+def test_three_of_ten_know_all_synthetic_tasks() -> None:
+    trained_on = [task_folds()[fold][0] for fold in NetworkFolds(member, max_asked=3).asked()]
+    assert set().union(*trained_on) == set(range(5))
+
+
 class Traveler(nn.Module):
     """Knows where it has been sent, without going there."""
 
@@ -88,6 +117,12 @@ def test_only_the_member_in_use_is_on_the_device(one_at_a_time: bool, device: st
 def test_wrong_number_of_members(number: int) -> None:
     with pytest.raises(ValueError, match=f"num_members must be positive, got {number}"):
         NetworkFolds(member, number)
+
+
+@pytest.mark.parametrize("number", [0, -1])
+def test_wrong_number_of_members_to_ask(number: int) -> None:
+    with pytest.raises(ValueError, match=f"max_asked must be positive, or None for all trained members, got {number}"):
+        NetworkFolds(member, max_asked=number)
 
 
 def test_no_member_at_all() -> None:
