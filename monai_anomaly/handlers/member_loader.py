@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,21 +13,19 @@ import torch
 from ignite.engine import Engine, Events
 
 from ..networks.blocks.folds import NetworkFolds
-from ..utils import atomic_path
+from ..utils import atomic_path, load_weights
+from ..utils.weights import Loadable
 
 logger = logging.getLogger(__name__)
 
 
-class MapOfFolds(Protocol):
+class MapOfFolds(Loadable, Protocol):
     """A map around networks that are trained apart."""
 
     network: NetworkFolds
 
     def state_dict(self) -> dict[str, Any]:
         """All weights."""
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> Any:
-        """Take over all weights."""
 
 
 class MemberLoader:
@@ -139,16 +136,6 @@ def _listed(folds: list[int]) -> str:
     return ", ".join(map(str, folds))
 
 
-def _load(network: MapOfFolds | torch.nn.Module, path: Path) -> None:
-    try:
-        network.load_state_dict(_read(path), strict=True)
-    except (RuntimeError, TypeError) as error:  # the latter: no dictionary
-        raise ValueError(f"{path} does not fit the network: give the settings of its training ({error})") from error
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # PyTorch raises many kinds for a broken file
-        raise ValueError(f"{path} cannot be read: delete it and train that fold again ({error})") from error
-    return state
+def _load(network: Loadable, path: Path) -> None:
+    misfit = "does not fit the network: give the settings of its training"
+    load_weights(network, path, misfit, "cannot be read: delete it and train that fold again")
