@@ -20,7 +20,7 @@ def num_kept(num_patches: int, mask_ratio: float) -> int:
     """
     if not 0 < mask_ratio < 1:
         raise ValueError(f"mask_ratio must be in (0, 1), got {mask_ratio!r}")
-    kept = int(num_patches * (1 - mask_ratio))
+    kept = int(round(num_patches * (1 - mask_ratio), 9))  # rounded, else the last bit of 1 - 0.9 would cost a patch
     if not 1 <= kept < num_patches:
         raise ValueError(
             f"mask_ratio {mask_ratio!r} keeps {kept} of {num_patches} patches: at least one must be kept and at least "
@@ -97,7 +97,9 @@ def mask_of_kept(kept: Tensor, num_patches: int) -> Tensor:
     Returns:
         (..., T), float.
     """
-    return torch.ones(*kept.shape[:-1], num_patches, device=kept.device).scatter(-1, kept, 0.0)
+    # made of the numbers themselves, else a traced network would hold the device it was traced on
+    removed = torch.ones_like(kept[..., :1], dtype=torch.float32).expand(*kept.shape[:-1], num_patches)
+    return removed.scatter(-1, kept, 0.0)
 
 
 def _permutations(num_sets: int, num_patches: int, generator: torch.Generator | None) -> Tensor:

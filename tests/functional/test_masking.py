@@ -19,6 +19,14 @@ def test_published_counts_of_196_patches(mask_ratio: float, kept: int) -> None:
     assert random_kept(3, 196, mask_ratio, seeded()).shape == (3, kept)
 
 
+@pytest.mark.parametrize(
+    ("num_patches", "mask_ratio", "kept"),
+    [(100, 0.9, 10), (10, 0.9, 1), *((n, 1 - 1 / p, n // p) for n, p in [(196, 7), (196, 14), (100, 5), (144, 6)])],
+)
+def test_counts_are_not_one_too_few_by_rounding(num_patches: int, mask_ratio: float, kept: int) -> None:
+    assert num_kept(num_patches, mask_ratio) == kept
+
+
 def test_kept_patches_are_different_ones_of_the_image() -> None:
     kept = random_kept(50, 20, 0.5, seeded())
     assert kept.dtype == torch.long and kept.min() == 0 and kept.max() == 19

@@ -35,12 +35,14 @@ class DiscrepancyMap(nn.Module):
     Args:
         network: the networks of both modules.
         score: one of :data:`DISCREPANCY_SCORES`.
-        num_normal: number K of networks of the normal module; None (default): half of all. 3 of 6 in the paper.
+        num_normal: number K of networks of the normal module; None (default): half of all, at least one. 3 of 6 in the
+            paper.
         refiner: turns maps (B, 1 or 2, *S) into logits of healthy and anomalous (B, 2, *S), see
             :class:`monai_anomaly.networks.nets.RefinementNet`; None (default): there is none.
 
     Raises:
-        ValueError: when the score is unknown, or needs networks or a refiner that are not there.
+        ValueError: when the score is unknown, needs networks or a refiner that are not there, the refiner is of another
+            number of maps, or the networks are not to be asked all at once.
 
     Reference:
         Y. Cai, H. Chen, X. Yang, Y. Zhou, K.-T. Cheng: "Dual-Distribution Discrepancy for Anomaly Detection in Chest
@@ -57,13 +59,18 @@ class DiscrepancyMap(nn.Module):
     ) -> None:
         super().__init__()
         count = len(network.members)
-        num_normal = count // 2 if num_normal is None else num_normal
+        num_normal = max(1, count // 2) if num_normal is None else num_normal
+        network.require_all_at_once(type(self).__name__)
         if score not in DISCREPANCY_SCORES:
             raise ValueError(f"score must be one of {DISCREPANCY_SCORES}, got {score!r}.")
         if not 1 <= num_normal <= count:
             raise ValueError(f"num_normal must be from 1 to {count}, the number of networks, got {num_normal!r}.")
         if score in REFINED_SCORES and refiner is None:
             raise ValueError(f"score {score!r} needs a refiner: give one, or use one of {DISCREPANCY_SCORES[:3]}.")
+        num_maps = 2 if score == "refined_dual" else 1
+        taken = getattr(refiner, "in_channels", num_maps)
+        if score in REFINED_SCORES and taken != num_maps:
+            raise ValueError(f"score {score!r} needs a refiner with in_channels={num_maps}, got one with {taken!r}.")
         self.network = network
         self.score = score
         self.num_normal = num_normal

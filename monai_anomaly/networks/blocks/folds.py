@@ -77,12 +77,34 @@ class NetworkFolds(nn.Module):
         return [present[int(place)] for place in np.linspace(0, len(present) - 1, self.max_asked).round()]
 
     def each(self, device: torch.device) -> Iterator[tuple[int, nn.Module]]:
-        """Yield the members that are asked and their numbers, each on ``device`` while it is in use."""
+        """Yield the members that are asked and their numbers.
+
+        With ``one_at_a_time`` each is on ``device`` while it is in use; otherwise they stay where they are, which is
+        where the caller has moved the whole.
+        """
         for index in self.asked():
-            member = self.members[index].to(device)
-            yield index, member
-            if self.one_at_a_time and device.type != "cpu":
+            member = self.members[index]
+            if not self.one_at_a_time:  # not moved, else a traced map would hold the device it was traced on
+                yield index, member
+                continue
+            yield index, member.to(device)
+            if device.type != "cpu":
                 member.cpu()
+
+    def require_all_at_once(self, user: str) -> None:
+        """Refuse to ask some of the networks, or one at a time, for what compares all of them.
+
+        Args:
+            user: name of what compares them.
+
+        Raises:
+            ValueError: when ``max_asked`` or ``one_at_a_time`` is set.
+        """
+        if self.max_asked is not None or self.one_at_a_time:
+            raise ValueError(
+                f"{user} compares all trained networks at once: leave max_asked and one_at_a_time as they are by "
+                f"default, got {self.max_asked!r} and {self.one_at_a_time!r}"
+            )
 
 
 def fold_member(member: Callable[[], nn.Module], fold: int, seed: int = 0) -> nn.Module:

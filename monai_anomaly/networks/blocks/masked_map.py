@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ...functional.errors import l1_error
-from ...functional.masking import num_kept, partition_kept, random_kept
+from ...functional.masking import mask_of_kept, num_kept, partition_kept, random_kept
 from .anomaly_map import MapOutput
 from .folds import NetworkFolds
 from .outputs import MaskedOutput
@@ -42,9 +42,11 @@ class MaskSets(nn.Module):
         num_patches: number T of patches of an image.
         num_masks: number L of sets; in AMAE 4 in tests and 2 in training.
         mask_ratio: share of patches removed; 0.75 (default) in AMAE.
-        sampler: ``"random"`` (default): sets are independent draws, and a patch is shown in all of them with the
-            probability ``(1 - mask_ratio)^L``, 0.0039 by default; ``"partition"``: every patch is shown in exactly one
-            of the sets, for which the ratio must be 1 - 1 / L.
+        sampler: ``"random"`` (default): sets are independent draws. A patch that all of them would show, which happens
+            with the probability ``(1 - mask_ratio)^L``, 0.0039 by default, is removed from one of them instead of
+            another patch that is removed more than once: nothing trained is said of a patch that is always shown, and
+            here it would be the same patch in every image. ``"partition"``: every patch is shown in exactly one of the
+            sets, for which the ratio must be 1 - 1 / L.
         seed: seed of the draws.
 
     Raises:
@@ -74,11 +76,26 @@ class MaskSets(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         self.kept: Tensor
         kept = (
-            partition_kept(1, num_patches, num_masks, generator)
+            partition_kept(1, num_patches, num_masks, generator)[0]
             if sampler == "partition"
-            else random_kept(num_masks, num_patches, mask_ratio, generator).unsqueeze(0)
+            else _each_removed(random_kept(num_masks, num_patches, mask_ratio, generator), num_patches, generator)
         )
-        self.register_buffer("kept", kept, persistent=False)
+        self.register_buffer("kept", kept.unsqueeze(0), persistent=False)
+
+
+def _each_removed(kept: Tensor, num_patches: int, generator: torch.Generator) -> Tensor:
+    """The same sets (L, V) of kept patches with as few exchanges as let every patch be removed from one of them.
+
+    Where the sets remove fewer patches than there are, no patch is removed twice. Nothing is drawn where no exchange is
+    needed.
+    """
+    removed = mask_of_kept(kept, num_patches).bool()
+    for patch in torch.nonzero(~removed.any(0)).flatten().tolist():
+        places = torch.nonzero(removed & (removed.sum(0) > 1))  # (set, patch) that may be shown instead
+        if len(places):
+            number, other = places[torch.randint(len(places), (1,), generator=generator)][0].tolist()
+            removed[number, patch], removed[number, other] = True, False
+    return torch.nonzero(~removed)[:, 1].reshape(kept.shape)
 
 
 def _predicted(output: MaskedOutput) -> Tensor:
@@ -190,8 +207,8 @@ class InterDiscrepancyMap(nn.Module):
         visible: see :func:`mean_reconstruction`.
 
     Raises:
-        ValueError: when an argument is out of range, or there are not two networks; when called, if one of them has not
-            been trained.
+        ValueError: when an argument is out of range, there are not two networks, or they are not to be asked both at
+            once; when called, if one of them has not been trained.
 
     Reference:
         see :class:`MaskedReconstructionMap`.
@@ -210,6 +227,7 @@ class InterDiscrepancyMap(nn.Module):
         _check_visible(visible)
         if len(network.members) != 2:
             raise ValueError(f"network must have 2 members, modules A and B, got {len(network.members)}")
+        network.require_all_at_once(type(self).__name__)
         self.network = network
         num_patches = cast(MaskedNetwork, network[0]).num_patches
         self.masks = MaskSets(num_patches, num_masks, mask_ratio, sampler, seed)

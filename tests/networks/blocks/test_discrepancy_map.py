@@ -207,8 +207,24 @@ def test_weights_say_whether_the_refiner_has_been_trained() -> None:
         ({"num_normal": 7, "score": "rec"}, "got 7"),
         ({"num_normal": 6}, "score 'inter' needs .*there are 6 and 0"),
         ({"num_normal": 1, "score": "intra"}, "score 'intra' needs 2 or more .*there are 1 and 5"),
+        ({"score": "refined_intra", "refiner": RefinementNet(2, 2, 4)}, "in_channels=1, got one with 2"),
+        ({"score": "refined_dual", "refiner": RefinementNet(2, 1, 4)}, "in_channels=2, got one with 1"),
     ],
 )
 def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         DiscrepancyMap(_folds(), **arguments)
+
+
+@pytest.mark.parametrize("setting", [{"max_asked": 6}, {"one_at_a_time": True}])
+def test_networks_that_are_not_asked_together_are_refused(setting: dict[str, Any]) -> None:
+    folds = NetworkFolds(partial(nn.Linear, 1, 1), 6, **setting)
+    with pytest.raises(ValueError, match="DiscrepancyMap compares all trained networks at once: leave max_asked"):
+        DiscrepancyMap(folds)
+
+
+def test_a_single_network_is_of_the_normal_module() -> None:
+    network = DiscrepancyMap(_folds(members=1), "rec").eval()
+    assert network.num_normal == 1 and network(make_images(1)).shape == make_images(1).shape
+    with pytest.raises(ValueError, match="score 'inter' needs .*there are 1 and 0"):
+        DiscrepancyMap(_folds(members=1))

@@ -100,7 +100,7 @@ class Traveler(nn.Module):
 
 @pytest.mark.parametrize("device", ["cuda:1", "cpu"])
 @pytest.mark.parametrize("one_at_a_time", [True, False])
-def test_only_the_member_in_use_is_on_the_device(one_at_a_time: bool, device: str) -> None:
+def test_members_are_moved_only_where_one_at_a_time_is_on_the_device(one_at_a_time: bool, device: str) -> None:
     log: list[Any] = []
     folds = NetworkFolds(partial(Traveler, log), 3, one_at_a_time=one_at_a_time)
     folds.keep([0, 2])
@@ -108,8 +108,8 @@ def test_only_the_member_in_use_is_on_the_device(one_at_a_time: bool, device: st
         log.append((id(network), "asked"))
     expected = []
     for index in (0, 2):
-        back = ["cpu"] if one_at_a_time and device != "cpu" else []
-        expected += [(id(folds.members[index]), place) for place in (device, "asked", *back)]
+        there, back = ([device], ["cpu"] if device != "cpu" else []) if one_at_a_time else ([], [])
+        expected += [(id(folds.members[index]), place) for place in (*there, "asked", *back)]
     assert log == expected
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from monai_anomaly.functional import l2_error, mask_of_kept, patchify, unpatchify
+from monai_anomaly.functional import l2_error, mask_of_kept, patchify, random_kept, unpatchify
 from monai_anomaly.inferers import ReconstructionInferer
 from monai_anomaly.networks.blocks import (
     InterDiscrepancyMap,
@@ -170,6 +170,12 @@ def test_other_numbers_of_modules_are_refused(members: int) -> None:
         InterDiscrepancyMap(NetworkFolds(member, members))
 
 
+@pytest.mark.parametrize("setting", [{"max_asked": 1}, {"max_asked": 2}, {"one_at_a_time": True}])
+def test_modules_that_are_not_asked_together_are_refused(setting: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="InterDiscrepancyMap compares all trained networks at once: leave max_asked"):
+        InterDiscrepancyMap(NetworkFolds(member, 2, **setting))
+
+
 def test_images_of_another_size_are_refused() -> None:
     with pytest.raises(ValueError, match="the network takes images of shape"):
         InterDiscrepancyMap(pair())(torch.zeros(1, 1, 20, 16))
@@ -183,6 +189,32 @@ def test_masks_follow_from_the_seed_and_are_no_weights() -> None:
     assert not torch.equal(MaskSets(196, seed=4).kept, first.kept)
     assert not first.state_dict()
     assert MaskSets(196, 2, 0.9).kept.shape == (1, 2, 19)
+
+
+@pytest.mark.parametrize(
+    ("num_patches", "num_masks", "mask_ratio", "always_shown"),
+    [
+        (64, 4, 0.75, 0),  # as drawn
+        (196, 4, 0.75, 0),
+        (784, 4, 0.75, 0),
+        (196, 2, 0.75, 0),
+        (64, 4, 0.25, 0),  # 4 x 16 are removed, so each once
+        (64, 3, 0.25, 16),
+        (64, 1, 0.75, 16),
+    ],
+)
+def test_no_patch_is_shown_by_all_random_masks_where_that_can_be(
+    num_patches: int, num_masks: int, mask_ratio: float, always_shown: int
+) -> None:
+    drawn = random_kept(num_masks, num_patches, mask_ratio, torch.Generator().manual_seed(0))
+    gaps = int((mask_of_kept(drawn, num_patches).sum(0) == 0).sum())
+    assert (gaps == always_shown) is (num_patches == 64 and mask_ratio == 0.75)
+    kept = MaskSets(num_patches, num_masks, mask_ratio).kept[0]
+    assert kept.shape == drawn.shape and (kept.diff(dim=1) > 0).all()
+    assert int((mask_of_kept(kept, num_patches).sum(0) == 0).sum()) == always_shown
+    changed = mask_of_kept(kept, num_patches) != mask_of_kept(drawn, num_patches)
+    assert int(changed.sum()) == 2 * (gaps - always_shown), "one exchange for each, and no other"
+    assert torch.equal(MaskSets(num_patches, num_masks, mask_ratio).kept[0], kept)
 
 
 def test_partition_shows_every_patch_once() -> None:
@@ -215,10 +247,13 @@ def test_arguments_out_of_range_are_refused(changes: dict[str, Any], message: st
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 def test_a_map_is_exported_by_tracing(kind: Any, tmp_path: Any) -> None:
     block = kind(pair() if kind is InterDiscrepancyMap else member()).eval()
-    torch.jit.save(torch.jit.trace(block, images(2)), tmp_path / "map.ts")
+    traced = torch.jit.trace(block, images(2))
+    torch.jit.save(traced, tmp_path / "map.ts")
     exported = torch.jit.load(tmp_path / "map.ts")
     for batch in (1, 3):
         torch.testing.assert_close(exported(images(batch)), block(images(batch)), rtol=1e-4, atol=1e-5)
+    other = "meta"  # stands for all other devices, since every machine has it
+    assert traced.to(other)(images().to(other)).device.type == other
 
 
 def test_weights_of_a_map_are_those_of_its_network() -> None:
