@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
+from monai.networks.blocks import ADN
 from monai.networks.nets import FullyConnectedNet
 from monai.networks.utils import eval_mode
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ POOLS: dict[str, Callable[[Tensor, int], Tensor]] = {
     "mean_all": lambda tokens, special: tokens.mean(1),
     "cls": lambda tokens, special: tokens[:, 0],
 }
+NORMS = (None, "batch")
 
 
 class TokenEncoder(Protocol):
@@ -57,9 +59,11 @@ class EncoderClassifier(nn.Module):
         activation: between the layers of the head, by MONAI's names; default "GELU".
         dropout: in the head, in [0, 1); default 0.
         frozen: False trains the encoder too, for encoders without pre-training (AnatPaste, CutPaste end to end).
+        norm: after each hidden layer of the head, ``"batch"`` for batch normalization; None (default): nothing.
 
     Raises:
-        ValueError: when ``pool`` is unknown; when called, if it asks for a class token of an encoder that has none.
+        ValueError: when ``pool`` or ``norm`` is unknown; when called, if the former asks for a class token of an
+            encoder that has none.
 
     Reference:
         B. Bozorgtabar, D. Mahapatra, J.-P. Thiran: "AMAE: Adaptation of Pre-trained Masked Autoencoder for
@@ -74,10 +78,13 @@ class EncoderClassifier(nn.Module):
         activation: str = "GELU",
         dropout: float = 0.0,
         frozen: bool = True,
+        norm: str | None = None,
     ) -> None:
         super().__init__()
         if pool not in POOLS:
             raise ValueError(f"pool must be one of {tuple(POOLS)}, got {pool!r}")
+        if norm not in NORMS:
+            raise ValueError(f"norm must be one of {NORMS}, got {norm!r}")
         width = encoder.hidden_size
         self.encoder = encoder
         self.head = FullyConnectedNet(
@@ -88,6 +95,10 @@ class EncoderClassifier(nn.Module):
             act=activation,
             adn_ordering="DA",
         )
+        if norm is not None:  # which MONAI's network does not pass on
+            for number, channels in enumerate(self.head.hidden_channels):
+                layer = cast(nn.Sequential, self.head.get_submodule(f"hidden_{number}"))
+                layer[1] = ADN("NDA", channels, activation, norm, 1, dropout or None)
         self.pool = pool
         self.frozen = frozen
         if frozen:
@@ -134,6 +145,9 @@ class ConvolutionalEncoder(nn.Module):
             ``DenseNet121`` does.
         in_channels: channels C of an image.
         spatial_size: size of an image in pixels.
+
+    Raises:
+        ValueError: when the network makes no feature map; when called, if images give a map of another size.
     """
 
     def __init__(self, network: nn.Module, in_channels: int, spatial_size: Sequence[int]) -> None:
@@ -141,10 +155,20 @@ class ConvolutionalEncoder(nn.Module):
         self.network: nn.Module = getattr(network, "features", network)
         with torch.no_grad(), eval_mode(self.network):
             features = self.network(torch.zeros(1, in_channels, *spatial_size))
+        if features.ndim != 2 + len(spatial_size):
+            raise ValueError(
+                f"network must make a feature map with {len(spatial_size)} spatial axes, got one of shape "
+                f"{tuple(features.shape)}: give the part before its pooling and its linear layers"
+            )
         self.hidden_size: int = features.shape[1]
         self.grid: tuple[int, ...] = tuple(features.shape[2:])
 
     def tokens(self, image: Tensor) -> Tensor:
         """Tokens (B, T, d) of images (B, C, *S)."""
-        tokens: Tensor = self.network(image).flatten(2).transpose(1, 2)
-        return tokens
+        features: Tensor = self.network(image)
+        if not torch.jit.is_tracing() and tuple(features.shape[2:]) != self.grid:
+            raise ValueError(
+                f"images of shape {tuple(image.shape)} give {tuple(features.shape[2:])} tokens instead of {self.grid}: "
+                "resize the images, or make the encoder with their spatial_size"
+            )
+        return features.flatten(2).transpose(1, 2)

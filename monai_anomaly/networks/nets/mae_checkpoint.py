@@ -9,13 +9,15 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from ...utils import atomic_path
+from ..blocks.ensemble import make_member
 from .mae_layout import IMAGENET_MEAN, IMAGENET_STD, NIH_MEAN, NIH_STD, convert_mae_state, mae_arguments
 from .masked_autoencoder import MaskedAutoencoder
 
@@ -29,6 +31,8 @@ __all__ = [
     "load_mae_checkpoint",
     "main",
 ]
+
+_HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}  # by width: ViT-Ti, -S, -B, -L and -H
 
 
 def load_mae_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -57,11 +61,15 @@ def load_mae_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor]
             "your own, save only its dictionary of tensors with torch.save, and convert that file"
         ) from error
     state = content.get("model", content) if isinstance(content, Mapping) else None
-    if not isinstance(state, Mapping) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, Mapping) or not state or not all(map(_is_named_tensor, state.items())):
         found = list(content)[:5] if isinstance(content, Mapping) else type(content).__name__
         raise ValueError(f"checkpoint {path} has no dictionary of tensors, nor one named 'model', but {found}")
     options = content.get("args")
     return dict(state), vars(options) if isinstance(options, argparse.Namespace) else {}
+
+
+def _is_named_tensor(item: tuple[Any, Any]) -> bool:
+    return isinstance(item[0], str) and isinstance(item[1], Tensor)
 
 
 def convert_mae_file(
@@ -80,8 +88,8 @@ def convert_mae_file(
         source: see :func:`load_mae_checkpoint`.
         target: the file to write: a dictionary of tensors and nothing else.
         spatial_size: image size to convert for; None (default): that of the checkpoint, if it is a square.
-        num_heads: attention heads of the encoder, which no shape shows; None (default): one for every 64 of its width,
-            as in ViT-S (6), ViT-B (12) and ViT-L (16).
+        num_heads: attention heads of the encoder, which no shape shows; None (default): those of the published network
+            of its width, 3 in ViT-Ti (192), 6 in ViT-S (384), 12 in ViT-B (768), 16 in ViT-L (1024) and ViT-H (1280).
         decoder_num_heads: those of the decoder, published 16.
         encoder_only: see :func:`convert_mae_state`.
         seed: seed of the decoder's weights if the encoder alone is taken.
@@ -91,7 +99,7 @@ def convert_mae_file(
         what was done, in sentences.
 
     Raises:
-        ValueError: when the file cannot be loaded or converted; the message names it.
+        ValueError: when the file cannot be loaded or converted, or heads or size must be given; the message names it.
     """
     state, options = load_mae_checkpoint(source)
     try:
@@ -102,17 +110,25 @@ def convert_mae_file(
             arguments["spatial_size"] = list(spatial_size)
         if "spatial_size" not in arguments:
             raise ValueError("its shapes do not show an image size: give one with --image-size")
-        arguments["num_heads"] = num_heads or max(arguments["hidden_size"] // 64, 1)
+        arguments["num_heads"] = _published_heads(arguments["hidden_size"]) if num_heads is None else num_heads
         arguments["decoder_num_heads"] = decoder_num_heads
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            network = MaskedAutoencoder(in_channels=arguments["network_channels"], **arguments)
+        make = partial(MaskedAutoencoder, in_channels=arguments["network_channels"], **arguments)
+        network = cast(MaskedAutoencoder, make_member(make, seed))
         converted = convert_mae_state(state, network, encoder_only)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
     with atomic_path(target) as temporary:
         torch.save(converted, temporary)
     return _account(state, options, network, arguments, encoder_only)
+
+
+def _published_heads(width: int) -> int:
+    if width not in _HEADS:
+        raise ValueError(
+            f"its shapes do not show how many attention heads an encoder of width {width} has, which is known for "
+            f"{', '.join(map(str, _HEADS))} alone: give --num-heads"
+        )
+    return _HEADS[width]
 
 
 def _account(
@@ -157,7 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("output", help="file to write")
     add = parser.add_argument
     add("--image-size", type=int, nargs="+", help="pixels, one number or two (default: as in the checkpoint)")
-    add("--num-heads", type=int, help="attention heads of the encoder (default: width / 64, so 6 for ViT-S)")
+    add("--num-heads", type=int, help="attention heads of the encoder (default: as published for its width, ViT-S: 6)")
     add("--decoder-num-heads", type=int, default=16, help="attention heads of the decoder (default 16)")
     add("--encoder-only", action="store_true", help="take the encoder and add an untrained decoder")
     add("--decoder-hidden-size", type=int, default=512, help="with --encoder-only: width of the decoder (default 512)")

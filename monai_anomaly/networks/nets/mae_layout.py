@@ -72,12 +72,14 @@ def convert_mae_state(
         all tensors of the network, float32, for ``network.load_state_dict``.
 
     Raises:
-        ValueError: when tensors are missing, left over, of another shape, not finite, or the positions are learned.
+        ValueError: when tensors are missing, left over, empty, of another type or shape, not finite, or the positions
+            are learned.
 
     Reference:
         K. He et al.: "Masked Autoencoders Are Scalable Vision Learners", CVPR 2022; J. Xiao et al.: "Delving into
         Masked Autoencoders for Multi-Label Thorax Disease Classification", WACV 2023.
     """
+    _check_kinds(state)
     if len(network.grid) != 2:
         raise ValueError(f"published MAE weights are of 2D networks, got one with {len(network.grid)} spatial axes")
     names = {
@@ -106,6 +108,7 @@ def mae_arguments(state: Mapping[str, Tensor]) -> dict[str, Any]:
     Raises:
         ValueError: when these are not the weights of an MAE.
     """
+    _check_kinds(state)
     _require(state, [name for name in _AXES if name != "pos_embed"])
     wrong = [f"{name} {tuple(state[name].shape)}" for name, axes in _AXES.items() if _has_other_axes(state, name, axes)]
     if wrong:
@@ -128,6 +131,17 @@ def mae_arguments(state: Mapping[str, Tensor]) -> dict[str, Any]:
     if side and side**2 == state["pos_embed"].shape[1] - 1:
         arguments["spatial_size"] = [side * patch for patch in arguments["patch_size"]]
     return arguments
+
+
+def _check_kinds(state: Mapping[str, Tensor]) -> None:
+    """Refuse what cannot be a weight, which everything else relies on."""
+    wrong = [
+        f"{name} {tuple(tensor.shape)} of {tensor.dtype}"
+        for name, tensor in state.items()
+        if not tensor.is_floating_point() or 0 in tensor.shape
+    ]
+    if wrong:
+        raise ValueError(f"the checkpoint has {_some(wrong)}: weights are floating-point numbers, at least one an axis")
 
 
 def _has_other_axes(state: Mapping[str, Tensor], name: str, axes: int) -> bool:

@@ -71,6 +71,31 @@ def test_head_is_three_linear_layers_as_wide_as_the_encoder() -> None:
     assert [part.out_features for part in named.head.modules() if isinstance(part, nn.Linear)] == [7, 2]
 
 
+def test_hidden_layers_are_normalized_on_demand() -> None:
+    plain, network = (EncoderClassifier(transformer(), [7, 5], norm=norm, dropout=0.1) for norm in (None, "batch"))
+    own = {f"head.hidden_{n}.1.N" for n in (0, 1)}
+    assert set(network.state_dict()) - set(plain.state_dict()) == {
+        f"{name}.{part}"
+        for name in own
+        for part in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    }
+    with torch.no_grad():
+        for name in own:
+            norm = network.get_submodule(name)
+            for values in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+                values.add_(torch.rand(len(values), generator=torch.Generator().manual_seed(7)))
+    features = value = torch.randn(4, 12)
+    linear = [part for part in network.head.modules() if isinstance(part, nn.Linear)]
+    for number, part in enumerate(linear[:-1]):
+        norm = network.get_submodule(f"head.hidden_{number}.1.N")
+        value = value @ part.weight.T + part.bias
+        value = (value - norm.running_mean) / (norm.running_var + 1e-5).sqrt() * norm.weight + norm.bias
+        value = nn.functional.gelu(value)
+    expected = value @ linear[-1].weight.T + linear[-1].bias
+    torch.testing.assert_close(network.eval()(features), expected)
+    assert not torch.equal(network.train()(features), expected), "in training, by the statistics of the batch"
+
+
 def test_activation_and_dropout_are_those_asked_for() -> None:
     parts = [type(part).__name__ for part in EncoderClassifier(transformer()).head.modules()]
     assert parts.count("GELU") == 2 and not any("Dropout" in part for part in parts)
@@ -151,6 +176,18 @@ def test_networks_of_monai_give_their_features() -> None:
 def test_wrong_arguments() -> None:
     with pytest.raises(ValueError, match="pool must be one of .*'mean_all'.*got 'max'"):
         EncoderClassifier(transformer(), pool="max")
+    with pytest.raises(ValueError, match=r"norm must be one of \(None, 'batch'\), got 'layer'"):
+        EncoderClassifier(transformer(), norm="layer")
     network = EncoderClassifier(ConvolutionalEncoder(convolutions(), 1, (16, 24)), pool="cls")
     with pytest.raises(ValueError, match="ConvolutionalEncoder has none"):
         network(images())
+
+
+def test_images_and_networks_that_give_other_tokens_are_refused() -> None:
+    network = EncoderClassifier(ConvolutionalEncoder(convolutions(), 1, (16, 24)))
+    for size in ((32, 24), (12, 24)):  # more tokens would pass for special ones, fewer for patches
+        with pytest.raises(ValueError, match=r"tokens instead of \(4, 6\): resize the images, or make the encoder"):
+            network(torch.zeros(2, 1, *size))
+    pooled = nn.Sequential(convolutions(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    with pytest.raises(ValueError, match=r"feature map with 2 spatial axes, got one of shape \(1, 5\): give the part"):
+        ConvolutionalEncoder(pooled, 1, (16, 24))

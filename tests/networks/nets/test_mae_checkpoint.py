@@ -180,6 +180,7 @@ LEARNED = torch.randn(1, 17, 48, generator=torch.Generator().manual_seed(0))
         (changed("pos_embed", LEARNED), {"spatial_size": 64}, "positions that were learned cannot be taken over"),
         (changed("pos_embed", torch.zeros(17, 48)), {}, r"pos_embed \(17, 48\) is not the fixed table"),
         (changed("norm.bias", torch.full((48,), torch.nan)), {}, "not finite, in norm.bias"),
+        (changed("norm.bias", torch.zeros(48).int()), {}, r"norm.bias \(48,\) of torch.int32: weights are"),
         (published(), {"spatial_dims": 3, "decoder_hidden_size": 48}, "of 2D networks, got one with 3 spatial axes"),
     ],
 )
@@ -234,10 +235,31 @@ def test_training_with_normalized_patches_is_told(tmp_path: Path) -> None:
     assert any("norm_pix_loss" in row for row in rows)
 
 
-def test_heads_are_guessed_from_the_width(tmp_path: Path) -> None:
-    torch.save(published(width=128, heads=2), tmp_path / "w.pth")
+@pytest.mark.parametrize(("width", "heads"), [(192, 3), (1280, 16)])
+def test_heads_are_those_of_the_published_network_of_a_width(tmp_path: Path, width: int, heads: int) -> None:
+    torch.save(published(width=width, heads=heads, depth=1, mlp_ratio=1, decoder_depth=1), tmp_path / "w.pth")
     rows = convert_mae_file(tmp_path / "w.pth", tmp_path / "m.pt")
-    assert '"num_heads": 2, "decoder_num_heads": 16' in rows[1]
+    assert f'"num_heads": {heads}, "decoder_num_heads": 16' in rows[1]
+
+
+def test_heads_of_another_width_must_be_given(tmp_path: Path) -> None:
+    torch.save(published(width=128, heads=2), tmp_path / "w.pth")
+    with pytest.raises(ValueError, match="heads an encoder of width 128 has, .*: give --num-heads"):
+        convert_mae_file(tmp_path / "w.pth", tmp_path / "m.pt")
+
+
+def test_no_generator_but_its_own_is_seeded(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forked, fork = [], torch.random.fork_rng
+
+    def watched(devices: Any = None, **others: Any) -> Any:
+        forked.append(devices)
+        return fork(devices, **others)
+
+    monkeypatch.setattr(torch.random, "fork_rng", watched)
+    before = torch.random.get_rng_state()
+    convert_mae_file(checkpoint, checkpoint.parent / "m.pt", num_heads=3, decoder_num_heads=4)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert forked == [None], "the generators of all devices are kept, since all of them are seeded"
 
 
 @pytest.mark.parametrize("place", ["args", "extra"])
@@ -262,12 +284,16 @@ def test_loading_leaves_the_allowed_objects_as_they_were(checkpoint: Path) -> No
         ({}, "has no dictionary of tensors"),
         (changed("patch_embed.proj.weight", torch.zeros(48, 3, 8, 8, 8)), r"\(48, 3, 8, 8, 8\), so it is not .* 2D"),
         ({"conv1.weight": torch.zeros(2)}, "lacks cls_token, .* it begins with conv1.weight"),
+        ({1: torch.zeros(2)}, "has no dictionary of tensors"),
+        (changed("pos_embed", torch.zeros(1, 17, 48).long()), r"pos_embed \(1, 17, 48\) of torch.int64: weights are"),
+        (changed("cls_token", torch.zeros(1, 1, 0)), r"cls_token \(1, 1, 0\) of torch.float32: weights are"),
+        (changed("pos_embed", torch.zeros(1, 0, 48)), r"pos_embed \(1, 0, 48\) of torch.float32: weights are"),
     ],
 )
 def test_files_of_something_else_are_refused(tmp_path: Path, content: Any, message: str) -> None:
     torch.save(content, tmp_path / "other.pth")
     with pytest.raises(ValueError, match=rf"other\.pth.*{message}"):
-        convert_mae_file(tmp_path / "other.pth", tmp_path / "m.pt")
+        convert_mae_file(tmp_path / "other.pth", tmp_path / "m.pt", num_heads=3, decoder_num_heads=4)
     assert not (tmp_path / "m.pt").exists()
 
 
