@@ -18,6 +18,7 @@ def chi_square_distance(
     scores_anomalous: Tensor | Sequence[float],
     bins: int = 50,
     compat: Literal["ddad"] | None = None,
+    normalize: bool = True,
 ) -> float:
     r"""Return how far apart the scores of healthy and of anomalous images lie, as histograms.
 
@@ -35,16 +36,23 @@ def chi_square_distance(
             100 bins whatever ``bins`` is, *densities* instead of shares, and 1e-15 added to numerator and denominator,
             so that every bin that is empty in both groups adds 1/2. It lies between 0 and 149.
 
-    AMAE publishes 38.53 and 58.37 without a definition: they may be 100 times the default one, or the DDAD one.
+        normalize: whether P and Q are shares of their groups; True (default). False: numbers of images, so that the
+            distance lies between 0 and (N + M) / 2 and is 0 only for groups of the same size.
+
+    AMAE publishes 38.53 and 58.37 without a definition: they may be 100 times the default one, that of the numbers of
+    images, or the DDAD one.
 
     Raises:
-        ValueError: for an empty group, scores that are not finite, or other settings.
+        ValueError: for an empty group, scores that are not finite, or other settings; for numbers of images by the
+            definition of DDAD, which has its own.
 
     Reference:
         Cai et al., "Dual-distribution discrepancy for anomaly detection in chest X-rays", MICCAI 2022.
     """
     if compat not in (None, "ddad"):
         raise ValueError(f"compat must be None or 'ddad', got {compat!r}")
+    if compat is not None and not normalize:
+        raise ValueError("normalize=False does not go with compat='ddad', whose histograms are densities")
     if bins < 2:
         raise ValueError(f"bins must be at least 2, got {bins!r}")
     healthy, anomalous = _checked(scores_healthy, "scores_healthy"), _checked(scores_anomalous, "scores_anomalous")
@@ -55,6 +63,8 @@ def chi_square_distance(
     if compat == "ddad":
         p, q = p * number, q * number
         return float(0.5 * (((p - q) ** 2 + DDAD_SMALL) / (p + q + DDAD_SMALL)).sum())
+    if not normalize:
+        p, q = p * len(healthy), q * len(anomalous)
     filled = (p + q) > 0
     return float(0.5 * ((p - q)[filled] ** 2 / (p + q)[filled]).sum())
 
@@ -65,7 +75,7 @@ def _shares(scaled: Tensor, bins: int) -> Tensor:
 
 
 def _checked(scores: Tensor | Sequence[float], name: str) -> Tensor:
-    values = torch.as_tensor(scores).detach().to("cpu", torch.float64).flatten()
+    values = torch.as_tensor(scores, dtype=torch.float64, device="cpu").detach().flatten()
     if len(values) == 0 or not torch.isfinite(values).all():
         raise ValueError(f"{name} must hold at least one score, all finite, got {values[:5].tolist()}")
     return values

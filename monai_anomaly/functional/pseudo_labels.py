@@ -33,7 +33,7 @@ class PseudoLabels(NamedTuple):
 
 
 class Purity(NamedTuple):
-    """Result of :func:`purity`: shares in [0, 1] of the pseudo-labels that are true, NaN where none is known."""
+    """Result of :func:`purity`: shares in [0, 1] of the pseudo-labels that are true; NaN where that is unknown."""
 
     normal: float
     abnormal: float
@@ -53,9 +53,10 @@ def pseudo_labels(
       nothing is rejected; above 50, where the two overlap, an image goes to the class it is predicted as.
 
     The threshold of a class is the (100 - ``percent``)-th percentile, and what reaches it is kept: an image as sure as
-    the last one kept is kept as well. Where such ties bring in more than one image in twenty above the share asked
-    (saturated or constant probabilities), ranks decide instead, ties broken by an order drawn with a fixed seed, so
-    that the order of the images cannot carry their classes in.
+    the last one kept is kept as well. Where such ties bring in more than a twentieth of the competing images, rounded
+    up, above the share asked (saturated or constant probabilities), ranks decide instead, ties broken by an order drawn
+    with a fixed seed, so that the order of the images cannot carry their classes in. A single image more is never too
+    many.
 
     Args:
         probabilities: (N,) probability of *anomalous* of each unlabeled image, in [0, 1].
@@ -100,9 +101,12 @@ def pseudo_labels(
 def purity(labels: PseudoLabels, targets: Tensor | Sequence[int]) -> Purity:
     """Return how many pseudo-labels are true, for a report only: no method may see the targets of unlabeled images.
 
+    The share of a class is told only where all images that are taken for it are known, since those that are need not be
+    like the others.
+
     Args:
         labels: the pseudo-labels of N images.
-        targets: (N,) 0 healthy, 1 anomalous, anything else unknown (left out).
+        targets: (N,) 0 healthy, 1 anomalous, anything else unknown.
 
     Raises:
         ValueError: when a pseudo-label stands for a position that ``targets`` does not have.
@@ -115,7 +119,7 @@ def purity(labels: PseudoLabels, targets: Tensor | Sequence[int]) -> Purity:
 
 
 def _checked(probabilities: Tensor | Sequence[float]) -> Tensor:
-    values = torch.as_tensor(probabilities).detach().to("cpu", torch.float64)
+    values = torch.as_tensor(probabilities, dtype=torch.float64, device="cpu").detach()
     if values.ndim != 1 or len(values) == 0:
         raise ValueError(f"probabilities must be (N,), one for each of N >= 1 images, got shape {tuple(values.shape)}")
     bad = ~((values >= 0) & (values <= 1))
@@ -167,5 +171,5 @@ def _lowest(confidence: Tensor) -> float:
 
 
 def _share(targets: Tensor, wanted: int) -> float:
-    known = targets[(targets == 0) | (targets == 1)]
-    return float((known == wanted).double().mean()) if len(known) else math.nan
+    known = ((targets == 0) | (targets == 1)).all()
+    return float((targets == wanted).double().mean()) if len(targets) and known else math.nan

@@ -12,7 +12,7 @@ from ignite.engine import Engine
 from ..data.datalist import UNLABELED
 from ..data.pseudo_items import PSEUDO_LABELS
 from ..data.unlabeled_pool import unlabeled_targets
-from ..functional.pseudo_labels import Mode, PseudoLabels, pseudo_labels
+from ..functional.pseudo_labels import Mode, PseudoLabels, pseudo_labels, purity
 from ..utils import finite_or_none, write_json
 from .image_rows import ImageRows, Row
 
@@ -55,7 +55,7 @@ class PseudoLabelWriter(ImageRows):
 
     def write(self, engine: Engine, rows: list[Row]) -> None:
         """Write the file, all or nothing, and say what is in it."""
-        chosen = pseudo_labels(torch.tensor([row["score"] for row in rows]), self.percent, self.mode)
+        chosen = pseudo_labels([row["score"] for row in rows], self.percent, self.mode)
         names = {kind: [rows[i]["image"] for i in getattr(chosen, kind).tolist()] for kind in ("normal", "abnormal")}
         content = {
             "percent": self.percent,
@@ -66,7 +66,7 @@ class PseudoLabelWriter(ImageRows):
                 "abnormal": finite_or_none(chosen.threshold_abnormal),
             },
             "counts": _counts(chosen, len(rows)),
-            "purity": {kind: self._purity(rows, getattr(chosen, kind), kind) for kind in names},
+            "purity": self._purity(rows, chosen),
             **names,
         }
         path = self.output_dir / PSEUDO_LABELS
@@ -79,15 +79,14 @@ class PseudoLabelWriter(ImageRows):
                 "--pseudo_label_mode global, which always calls a share of them abnormal"
             )
 
-    def _purity(self, rows: list[Row], chosen: torch.Tensor, kind: str) -> float | None:
+    def _purity(self, rows: list[Row], chosen: PseudoLabels) -> dict[str, float | None]:
         """Share of the chosen images that are what they are called; None where nobody knows."""
-        if self.datalist is None or not len(chosen):
-            return None
-        known = unlabeled_targets(self.datalist, self.base_dir) if self.section == UNLABELED else {}
-        targets = [known.get(rows[i]["source"], rows[i]["target"]) for i in chosen.tolist()]
-        if any(target is None for target in targets):
-            return None
-        return sum(target == (kind == "abnormal") for target in targets) / len(targets)
+        targets: list[int | None] = [None] * len(rows)
+        if self.datalist is not None:
+            known = unlabeled_targets(self.datalist, self.base_dir) if self.section == UNLABELED else {}
+            targets = [known.get(row["source"], row["target"]) for row in rows]
+        shares = purity(chosen, [-1 if target is None else target for target in targets])
+        return {kind: finite_or_none(share) for kind, share in shares._asdict().items()}
 
 
 def _counts(chosen: PseudoLabels, total: int) -> dict[str, int]:

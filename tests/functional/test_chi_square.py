@@ -34,6 +34,22 @@ def test_equals_the_formula(bins: int) -> None:
     assert 0 < found < 1
 
 
+def test_numbers_of_images_instead_of_shares() -> None:
+    rng = np.random.default_rng(2)
+    a, b = rng.normal(size=30), rng.normal(0.7, 1.3, size=200)
+    edges = np.linspace(min(a.min(), b.min()), max(a.max(), b.max()), 11)
+    p, q = np.histogram(a, edges)[0], np.histogram(b, edges)[0]
+    expected = 0.5 * sum((x - y) ** 2 / (x + y) for x, y in zip(p, q, strict=True) if x + y > 0)
+    assert chi_square_distance(a, b, 10, normalize=False) == pytest.approx(expected)
+    assert chi_square_distance([1.0, 2.0], [5.0, 6.0, 6.0], normalize=False) == pytest.approx(5 / 2)
+    with pytest.raises(ValueError, match="normalize=False does not go with compat='ddad'"):
+        chi_square_distance(a, b, compat="ddad", normalize=False)
+
+
+def test_numbers_keep_their_precision() -> None:
+    assert chi_square_distance([1.0], [1 + 1e-9]) == 1, "not as equal as they are in single precision"
+
+
 def test_ddad_definition() -> None:
     rng = np.random.default_rng(0)
     a, b = rng.gamma(2, size=150), 1 + rng.gamma(3, size=150)

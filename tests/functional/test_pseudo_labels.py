@@ -106,11 +106,14 @@ def test_an_empty_class_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_one_half_counts_as_anomalous() -> None:
     assert pseudo_labels([0.5, 0.49]).abnormal.tolist() == [0]
+    assert pseudo_labels([0.5, 0.5 - 1e-9]).abnormal.tolist() == [0], "numbers are not rounded to single precision"
 
 
-def test_purity_counts_known_targets_only() -> None:
-    labels = PseudoLabels(torch.tensor([0, 1, 2]), torch.tensor([3, 4]), 0.5, 0.5)
-    assert purity(labels, [0, 1, -1, 1, -1]) == (0.5, 1.0)
+def test_purity_is_told_only_of_a_class_that_is_all_known() -> None:
+    labels = PseudoLabels(torch.tensor([0, 1]), torch.tensor([3, 4]), 0.5, 0.5)
+    assert purity(labels, [0, 1, -1, 1, 1]) == (0.5, 1.0), "the image that is left out may be unknown"
+    shares = purity(labels, [0, 1, 0, 1, -1])
+    assert shares.normal == 0.5 and math.isnan(shares.abnormal)
     with pytest.raises(ValueError, match="N > 4"):
         purity(labels, [0, 1])
 

@@ -28,14 +28,20 @@ def write_datalist(folder: Path, targets: list[int | None]) -> Path:
     return path
 
 
-def run(folder: Path, scores: list[float] = SCORES, targets: list[int] | None = None, **settings: Any) -> Any:
+def run(
+    folder: Path,
+    scores: list[float] = SCORES,
+    targets: list[int] | None = None,
+    dtype: torch.dtype = torch.float32,
+    **settings: Any,
+) -> Any:
     """An evaluation of images in batches of two, the scores of which are given; what is written."""
 
     def update(engine: Engine, indices: list[int]) -> list[dict[str, Any]]:
         return [
             {
                 "image": MetaTensor(torch.zeros(1, 2, 2), meta={"filename_or_obj": str(folder / f"u/{i}.png")}),
-                "score": torch.tensor([scores[i]]),
+                "score": torch.tensor([scores[i]], dtype=dtype),
                 "patient": f"p{i}",
                 "index": i,
                 **({} if targets is None else {"target": targets[i]}),
@@ -75,6 +81,12 @@ def test_purity_is_the_share_that_is_what_it_is_called(tmp_path: Path, caplog: p
     assert content["normal"] == [f"u/{i}.png" for i in (2, 3, 5)]
     assert content["purity"] == {"normal": pytest.approx(2 / 3), "abnormal": pytest.approx(3 / 4)}
     assert "'abnormal': 4" in caplog.text and "0.75" in caplog.text
+
+
+def test_scores_are_not_rounded(tmp_path: Path) -> None:
+    content = run(tmp_path, [0.5 - 1e-9, 0.5], dtype=torch.float64)
+    assert content["normal"] == ["u/0.png"] and content["abnormal"] == ["u/1.png"]
+    assert content["thresholds"]["normal"] == pytest.approx(0.5 + 1e-9, abs=1e-12)
 
 
 def test_purity_is_told_only_where_all_is_known(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ class NamedMaskd(AnatomyMaskd):
         keys: key of the image, one.
         name: ``"lungs"`` (:class:`LungMask`), ``"above_minimum"`` (:class:`AboveMinimum`) or ``"whole_image"``.
         mask_key: where the mask goes; default ``"foreground"``.
+        allow_missing_keys: whether a sample without the image passes through.
         kwargs: arguments of the method.
 
     Raises:
@@ -44,10 +45,16 @@ class NamedMaskd(AnatomyMaskd):
     """
 
     def __init__(
-        self, keys: KeysCollection = Keys.IMAGE, name: str = "lungs", mask_key: str = Keys.FOREGROUND, **kwargs: Any
+        self,
+        keys: KeysCollection = Keys.IMAGE,
+        name: str = "lungs",
+        mask_key: str = Keys.FOREGROUND,
+        *,
+        allow_missing_keys: bool = False,
+        **kwargs: Any,
     ) -> None:
         check_choice("name", name, tuple(NAMED_MASKS))
-        super().__init__(keys, NAMED_MASKS[name](**kwargs), mask_key=mask_key)
+        super().__init__(keys, NAMED_MASKS[name](**kwargs), mask_key=mask_key, allow_missing_keys=allow_missing_keys)
 
 
 NamedMaskD = NamedMaskDict = NamedMaskd

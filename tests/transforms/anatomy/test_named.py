@@ -45,6 +45,12 @@ def test_arguments_go_to_the_method() -> None:
     assert filled.all() and not open_[0, 2, 2] and int(open_.sum()) == 24
 
 
+def test_samples_without_the_image_pass_on_demand() -> None:
+    assert NamedMaskd("image", "above_minimum", allow_missing_keys=True)({"other": 1}) == {"other": 1}
+    with pytest.raises(KeyError):
+        NamedMaskd("image", "above_minimum")({"other": 1})
+
+
 def test_an_unknown_name_is_told_the_known_ones() -> None:
     with pytest.raises(ValueError, match=r"'lungs', 'above_minimum', 'whole_image'.*got 'brain'"):
         NamedMaskd(name="brain")
