@@ -49,7 +49,13 @@ class MaskedReconstructionLoss(ReducedLoss):
         return f"loss_on={self.loss_on}, norm_pix={self.norm_pix}"
 
     def forward(self, prediction: MaskedOutput, target: Tensor | None = None) -> Tensor:
-        """Loss of what a masked autoencoder returned; its own input is the target, and ``target`` is not used."""
+        """Loss of what a masked autoencoder returned.
+
+        Args:
+            prediction: the output. Some patches of every set must be removed and others shown, as the network sees to;
+                the mask itself is not looked at, since that would make the device wait.
+            target: not used; the target is the network's own input.
+        """
         patches = prediction.target.float()
         if self.norm_pix:
             variance, mean = torch.var_mean(patches, -1, keepdim=True)

@@ -87,11 +87,14 @@ class MaskedAutoencoder(nn.Module):
             )
         self.spatial_size: tuple[int, ...] = ensure_tuple_rep(spatial_size, spatial_dims)
         self.patch_size: tuple[int, ...] = ensure_tuple_rep(patch_size, spatial_dims)
-        if any(size % patch for size, patch in zip(self.spatial_size, self.patch_size, strict=True)):
-            raise ValueError(f"spatial_size {self.spatial_size} must be divisible by patch_size {self.patch_size}")
+        axes = list(zip(self.spatial_size, self.patch_size, strict=True))
+        if any(patch < 1 or size < patch or size % patch for size, patch in axes):
+            raise ValueError(
+                f"spatial_size {self.spatial_size} must be divisible by patch_size {self.patch_size}, both positive"
+            )
         _check_widths("", spatial_dims, hidden_size, num_heads)
         _check_widths("decoder_", spatial_dims, decoder_hidden_size, decoder_num_heads)
-        self.grid = tuple(size // patch for size, patch in zip(self.spatial_size, self.patch_size, strict=True))
+        self.grid = tuple(size // patch for size, patch in axes)
         self.num_patches = math.prod(self.grid)
         self.hidden_size = hidden_size
         with without_meshgrid_warning():
@@ -120,14 +123,15 @@ class MaskedAutoencoder(nn.Module):
         Args:
             image: (B, C, *S), in [-1, 1].
             kept: numbers of the patches that are shown, (B, L, V) for L sets an image, or (1, L, V): the same for all
-                images; see :mod:`monai_anomaly.functional.masking`.
+                images; 1 <= V < T. See :mod:`monai_anomaly.functional.masking`. That they are different ones from 0 to
+                T - 1 is not checked, since looking at them would make the device wait.
 
         Raises:
-            ValueError: when the images have another size than the network, or ``kept`` does not fit them.
+            ValueError: when the images have another size than the network, or the shape of ``kept`` does not fit them.
         """
         x = self._network_input(image)
-        if not torch.jit.is_tracing() and (kept.ndim != 3 or kept.shape[0] not in (1, x.shape[0])):
-            raise ValueError(f"kept must have the shape (1 or {x.shape[0]}, L, V), got {tuple(kept.shape)}")
+        if not torch.jit.is_tracing():
+            self._check_kept(kept, x.shape[0])
         kept = kept.expand(x.shape[0], -1, -1)
         embedded = self.vit.patch_embedding(x)
         shown = _of_each_set(embedded, kept)
@@ -162,6 +166,14 @@ class MaskedAutoencoder(nn.Module):
         image = image.expand(-1, self.network_channels, *self.spatial_size)
         return ((image + 1) / 2 - self.mean) / self.std if self.normalizes else image
 
+    def _check_kept(self, kept: Tensor, batch: int) -> None:
+        if kept.ndim != 3 or kept.shape[0] not in (1, batch):
+            raise ValueError(f"kept must have the shape (1 or {batch}, L, V), got {tuple(kept.shape)}")
+        if not 1 <= kept.shape[2] < self.num_patches:
+            raise ValueError(
+                f"kept must show at least 1 and fewer than all {self.num_patches} patches, got {kept.shape[2]}"
+            )
+
     def _encode(self, embedded: Tensor) -> Tensor:
         encoded: Tensor = self.vit.blocks(_with_first(self.vit.cls_token, embedded))
         return encoded
@@ -186,10 +198,11 @@ class MaskedAutoencoder(nn.Module):
         self.std: Tensor
         for name, value in (("mean", 0.0 if mean is None else mean), ("std", 1.0 if std is None else std)):
             values = list(value) if isinstance(value, Sequence) else [value]
-            if len(values) not in (1, self.network_channels) or (name == "std" and min(values) <= 0):
+            wrong = not all(map(math.isfinite, values)) or (name == "std" and min(values) <= 0)
+            if len(values) not in (1, self.network_channels) or wrong:
                 raise ValueError(
                     f"mean and std must have one value or one for each of the {self.network_channels} network "
-                    f"channels, and std be positive, got {name}={value!r}"
+                    f"channels, all finite, and std be positive, got {name}={value!r}"
                 )
             channels = torch.tensor(values, dtype=torch.float32).reshape(-1, *[1] * len(self.grid))
             self.register_buffer(name, channels, persistent=False)
@@ -205,7 +218,7 @@ def without_meshgrid_warning() -> Iterator[None]:
 
 def _check_widths(prefix: str, spatial_dims: int, width: int, heads: int) -> None:
     divisor = 2 * spatial_dims  # a sine and a cosine for each axis
-    if width % divisor or width % heads:
+    if heads < 1 or width < 1 or width % divisor or width % heads:
         raise ValueError(
             f"{prefix}hidden_size must be divisible by {divisor} in {spatial_dims}D and by {prefix}num_heads, got "
             f"{width} with {heads} heads"

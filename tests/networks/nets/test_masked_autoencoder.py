@@ -101,12 +101,11 @@ def test_every_trained_parameter_gets_a_gradient() -> None:
 
 
 def test_tokens_are_those_of_the_encoder_with_all_patches_shown() -> None:
-    network = small()
-    tokens = network.tokens(images())
+    network, image = small(), images().requires_grad_()
+    tokens = network.tokens(image)
     assert tokens.shape == (3, 1 + T, 24)
-    everything = torch.arange(T).expand(1, 1, T)
-    decoded = network._decode(tokens, everything[0].expand(3, -1))
-    torch.testing.assert_close(network(images(), everything).prediction[:, 0], decoded)
+    tokens[:, 0].square().sum().backward()
+    assert image.grad is not None and (patchify(image.grad, (4, 4)).abs().sum(-1) > 0).all()
     assert tokens.mean(-1).abs().max() < 1e-5, "after the last layer normalization"
 
 
@@ -219,6 +218,13 @@ def test_weights_of_a_map_around_it_load() -> None:
         ({"in_channels": 2, "network_channels": 3}, "network_channels must be 2 for images of 2 channels, got 3"),
         ({"mean": 0.5}, "mean and std must be given together, got mean=0.5 and std=None"),
         ({"mean": 0.5, "std": 0.0}, "std be positive, got std=0.0"),
+        ({"mean": float("nan"), "std": 1.0}, "all finite, .* got mean=nan"),
+        ({"mean": 0.5, "std": float("nan")}, "all finite, .* got std=nan"),
+        ({"mean": 0.5, "std": float("inf")}, "all finite, .* got std=inf"),
+        ({"patch_size": 0}, r"divisible by patch_size \(0, 0\), both positive"),
+        ({"patch_size": (4, -4)}, r"divisible by patch_size \(4, -4\), both positive"),
+        ({"spatial_size": (16, 0)}, r"spatial_size \(16, 0\) must be divisible"),
+        ({"decoder_num_heads": 0}, "by decoder_num_heads, got 12 with 0 heads"),
         ({"mean": (0.5, 0.5), "std": 0.2}, "one for each of the 1 network channels"),
     ],
 )
@@ -239,3 +245,9 @@ def test_images_of_another_size_are_refused(shape: tuple[int, ...]) -> None:
 def test_kept_patches_of_another_batch_are_refused(kept: Tensor) -> None:
     with pytest.raises(ValueError, match=r"kept must have the shape \(1 or 3, L, V\), got"):
         small()(images(), kept)
+
+
+@pytest.mark.parametrize("number", [0, T, T + 1])
+def test_as_many_patches_as_there_are_or_none_are_refused(number: int) -> None:
+    with pytest.raises(ValueError, match=f"at least 1 and fewer than all {T} patches, got {number}"):
+        small()(images(), torch.zeros(1, 2, number, dtype=torch.long))
