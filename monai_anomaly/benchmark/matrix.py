@@ -12,7 +12,7 @@ from typing import Any
 
 from ..data import sample_dir
 from ..data.convert_csv import convert_csv
-from ..data.unlabeled_pool import draw_datalist
+from ..data.unlabeled_pool import check_draw, draw_datalist
 from .job import Job, Step
 
 _DATASET_KEYS = {"index", "where", "where_eval", "extra", "unlabeled", "seeds", "overrides"}
@@ -101,10 +101,13 @@ class Matrix:
                 raise ValueError(
                     f"data set {name!r} needs seeds and may have {sorted(_DATASET_KEYS)}, got {sorted(source)}."
                 )
-            if set(source.get("unlabeled") or {}) - _UNLABELED_KEYS:
-                raise ValueError(
-                    f"data set {name!r}: unlabeled may have {sorted(_UNLABELED_KEYS)}, got {source['unlabeled']}."
-                )
+            draw = source.get("unlabeled") or {}
+            if set(draw) - _UNLABELED_KEYS:
+                raise ValueError(f"data set {name!r}: unlabeled may have {sorted(_UNLABELED_KEYS)}, got {draw}.")
+            try:
+                check_draw(draw.get("ratio"), draw.get("size"), draw.get("compat"))
+            except ValueError as error:
+                raise ValueError(f"data set {name!r}: {error}.") from error
         for name in self.trainings:
             self._check_training(name)
         for row in self.rows:
@@ -240,7 +243,7 @@ class Matrix:
                 continue
             whole = paths[bases[job.dataset]]
             path = folder / f"{job.data}.json"
-            draw_datalist(whole["datalist"], path, **{"seed": job.seed, **draw})
+            draw_datalist(whole["datalist"], path, **{"seed": job.seed, **draw}, base_dir=whole["dataset_dir"])
             paths[job.data] = {**whole, "datalist": str(path)}
         return paths
 

@@ -176,9 +176,11 @@ def _add_unlabeled(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     parser.add_argument(
         "--ratio", type=float, help="share of anomalous images, 0 to 1, e.g. 0.6 (default: keep all images)"
     )
-    parser.add_argument("--size", type=int, help="number of images (default: that of the smaller class, for any ratio)")
+    parser.add_argument("--size", type=int, help="with --ratio: number of images (default: that of the smaller class)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the draw (default 0)")
-    parser.add_argument("--compat", choices=["ddad"], help="first images in file order, as the DDAD code does")
+    parser.add_argument(
+        "--compat", choices=["ddad"], help="with --ratio: first images in file order, as DDAD's code does"
+    )
     parser.add_argument(
         "--without",
         nargs="+",
@@ -186,6 +188,9 @@ def _add_unlabeled(commands: argparse._SubParsersAction[argparse.ArgumentParser]
         default=[],
         metavar="IMAGE",
         help="images to leave out first, such as those that the audit found in the test set",
+    )
+    parser.add_argument(
+        "--dataset-dir", type=Path, help="folder the paths are relative to, for --without (default: that of DATALIST)"
     )
     parser.set_defaults(run=_run_unlabeled)
 
@@ -199,6 +204,7 @@ def _run_unlabeled(options: argparse.Namespace) -> None:
         options.seed,
         options.compat,
         options.without,
+        options.dataset_dir,
     )
     shares = "" if info["ratio"] is None else f", {info['anomalous']} of them anomalous (ratio {info['ratio']:.3f})"
     print(f"{options.output}: unlabeled {info['size']}{shares}")

@@ -11,7 +11,10 @@ from .datalist import TESTING, UNLABELED
 
 IGNORED, LEARNED, TRANSDUCTIVE = "ignored", "learned", "transductive"
 UNLABELED_USES = (IGNORED, LEARNED, TRANSDUCTIVE)
-_REMEDY = "take it out of 'unlabeled' (`python -m monai_anomaly.data unlabeled DATALIST OUTPUT --without {other}`)"
+_REMEDY = (
+    "take it out of 'unlabeled' (`python -m monai_anomaly.data unlabeled DATALIST OUTPUT --without {other}`, with "
+    "--dataset-dir if the audit had one)"
+)
 
 Record = dict[str, Any]
 
@@ -62,12 +65,21 @@ def retaken_warnings(retaken: Sequence[Record]) -> list[Finding]:
 def transductive_warning(items: Sequence[AuditItem]) -> Finding:
     """Return the warning that must stand first in every result of a method that learned from the test images."""
     count = sum(item.section == TESTING for item in items)
-    text = (
-        f"transductive: the method learns from the {count} test images themselves, without their labels, so these "
-        "figures do not tell how it does on images it has not seen"
-    )
+    text = transductive_text(f"learns from the {count} test images")
     remedy = "compare with other transductive results only, or learn from 'unlabeled' images of other patients"
     return finding(TRANSDUCTIVE, text, remedy)
+
+
+def transductive_text(learned: str) -> str:
+    """Words of that warning.
+
+    Args:
+        learned: such as ``"learns from the 120 test images"``.
+    """
+    return (
+        f"{TRANSDUCTIVE}: the method {learned} themselves, without their labels, so these figures do not tell how it "
+        "does on images it has not seen"
+    )
 
 
 def without_test_copies(records: Sequence[Record]) -> list[Record]:

@@ -56,7 +56,8 @@ def pseudo_labeled_items(
         items without target or label.
 
     Raises:
-        ValueError: when a class is empty, or the file is of other images.
+        ValueError: when there are no healthy images or fewer than two patients that are called abnormal, one of whom
+            is held out, or the file is of other images.
 
     Reference:
         B. Bozorgtabar, D. Mahapatra, J.-P. Thiran: "AMAE", MICCAI 2023, Section 2.2.
@@ -71,9 +72,11 @@ def pseudo_labeled_items(
         base = Path(datalist).parent if base_dir is None else base_dir
         name = ("normal", "abnormal")[module]
         chosen = _named(pool, read_pseudo_labels(pseudo_labels), name, pseudo_labels, base)
-    if module and not chosen:
+    patients = {item[Keys.PATIENT] for item in chosen}
+    if module and pseudo_labels is not None and len(patients) < 2:  # the training is watched with one of them
+        called = f"the images of only {len(patients)} patient" if patients else "no image"
         raise ValueError(
-            f"{pseudo_labels} calls no image abnormal, so module B has nothing to learn from: use stage 1 alone, raise "
+            f"{pseudo_labels} calls {called} abnormal, so module B has nothing to learn from: use stage 1 alone, raise "
             "percent, add unlabeled images, or give pseudo_labels=None to learn from all of them"
         )
     hidden = (Keys.TARGET, Keys.LABEL)

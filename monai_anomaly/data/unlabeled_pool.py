@@ -72,6 +72,7 @@ def draw_datalist(
     seed: int = 0,
     compat: Compat = None,
     without: Sequence[str] = (),
+    base_dir: PathLike | None = None,
 ) -> dict[str, Any]:
     """Write a datalist whose section ``unlabeled`` holds a chosen ratio of anomalous images; the rest stays as it is.
 
@@ -81,10 +82,12 @@ def draw_datalist(
         datalist: JSON file whose items of ``unlabeled`` have targets.
         output: datalist to write; its paths are those of ``datalist``, so give the same ``dataset_dir``.
         ratio: see :func:`draw_unlabeled`; None (default): keep all that ``without`` leaves; targets are not needed.
-        size: see :func:`draw_unlabeled`.
+        size: see :func:`draw_unlabeled`; only with ``ratio``.
         seed: see :func:`draw_unlabeled`.
-        compat: see :func:`draw_unlabeled`.
+        compat: see :func:`draw_unlabeled`; only with ``ratio``.
         without: images to leave out first, as listed or with the folder before it, as the audit names them.
+        base_dir: folder that the paths are relative to, for those in ``without``; None (default): the folder of the
+            datalist.
 
     Returns:
         What is written as ``unlabeled_draw``: ``ratio_asked``, ``ratio``, ``size``, ``healthy``, ``anomalous``,
@@ -93,9 +96,10 @@ def draw_datalist(
     Raises:
         ValueError: naming file and remedy.
     """
+    check_draw(ratio, size, compat)
     path = Path(datalist)
     content = read_datalist(path)
-    items = _left(_unlabeled_items(content, path), without, path)
+    items = _left(_unlabeled_items(content, path), without, path, path.parent if base_dir is None else Path(base_dir))
     try:
         drawn = items if ratio is None else draw_unlabeled(items, ratio, size, seed, compat)
     except ValueError as error:
@@ -114,6 +118,19 @@ def draw_datalist(
     }
     write_json(output, {**content, "unlabeled_draw": info, UNLABELED: drawn})
     return info
+
+
+def check_draw(ratio: Any, size: int | None, compat: str | None) -> None:
+    """Refuse settings of a draw where nothing is drawn, and so nothing would come of them.
+
+    Raises:
+        ValueError: when ``size`` or ``compat`` is given without ``ratio``.
+    """
+    if ratio is None and (size is not None or compat is not None):
+        raise ValueError(
+            f"size and compat say how images of a ratio are drawn, got size {size!r} and compat {compat!r} without "
+            "ratio: give a ratio, or leave them out to keep all images"
+        )
 
 
 def unlabeled_targets(datalist: PathLike, base_dir: PathLike | None = None) -> dict[str, int | None]:
@@ -192,16 +209,26 @@ def _unlabeled_items(content: dict[str, Any], path: Path) -> list[Item]:
     return raw
 
 
-def _left(items: Sequence[Item], without: Sequence[str], path: Path) -> list[Item]:
-    listed = {Path(os.path.normpath(item[Keys.IMAGE])).as_posix() for item in items}
-    dropped = set()
+def _left(items: Sequence[Item], without: Sequence[str], path: Path, base: Path) -> list[Item]:
+    files = {_listed(item): os.path.abspath(base / item[Keys.IMAGE]) for item in items}
+    dropped = set[str]()
     for file in without:
-        given = "/" + Path(os.path.normpath(file)).as_posix().lstrip("/")
-        found = {name for name in listed if given.endswith("/" + name.lstrip("/"))}
+        found = {name for name, absolute in files.items() if absolute == os.path.normpath(file)}
+        if not found:  # as listed, or of another base folder
+            given = "/" + Path(os.path.normpath(file)).as_posix().lstrip("/")
+            fitting = [name for name in files if given.endswith("/" + name.lstrip("/"))]
+            found = {max(fitting, key=len)} if fitting else set()
         if not found:
-            raise ValueError(f"section {UNLABELED!r} of datalist {path} has no image {file}: nothing to leave out")
-        dropped.add(max(found, key=len))
-    left = [item for item in items if Path(os.path.normpath(item[Keys.IMAGE])).as_posix() not in dropped]
+            raise ValueError(
+                f"section {UNLABELED!r} of datalist {path} has no image {file}: nothing to leave out; are its paths "
+                f"relative to {base}?"
+            )
+        dropped |= found
+    left = [item for item in items if _listed(item) not in dropped]
     if not left:
         raise ValueError(f"section {UNLABELED!r} of datalist {path} would be empty: leave out fewer images")
     return left
+
+
+def _listed(item: Item) -> str:
+    return Path(os.path.normpath(item[Keys.IMAGE])).as_posix()

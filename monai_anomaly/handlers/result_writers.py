@@ -15,6 +15,7 @@ import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
 
+from ..data.audit_unlabeled import TRANSDUCTIVE, transductive_text
 from ..functional.bootstrap import bootstrap_scores
 from ..functional.curves import IMAGE_STATISTICS
 from ..utils import finite_or_none, write_json, write_text
@@ -22,11 +23,6 @@ from .image_rows import ImageRows, Row
 from .member_loader import member_settings
 
 _PARTIAL = "scores.partial.csv"
-_TRANSDUCTIVE = "transductive"
-_LEARNED_FROM_TEST = (
-    "transductive: the method learned from test images themselves, without their labels, so these figures do not tell "
-    "how it does on images it has not seen"
-)
 
 
 class ScoresWriter(ImageRows):
@@ -124,9 +120,10 @@ class MetricsWriter(ImageRows):
         mark: dict[str, Any] = {}
         if _is_transductive(audit, training):
             # whatever audit the evaluation finds, what the weights learned from stays on record
-            mark = {_TRANSDUCTIVE: True}
-            told = [text for text in warnings if text.startswith(_TRANSDUCTIVE)]
-            warnings = (told or [_LEARNED_FROM_TEST]) + [text for text in warnings if text not in told]
+            mark = {TRANSDUCTIVE: True}
+            told = [text for text in warnings if text.startswith(TRANSDUCTIVE)]
+            others = [text for text in warnings if text not in told]
+            warnings = (told or [transductive_text("learned from test images")]) + others
         content = {
             "method": self.method,
             **mark,
@@ -177,10 +174,10 @@ class MetricsWriter(ImageRows):
 
 def _is_transductive(audit: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
     training = settings.get("training")
-    trained = training.get(_TRANSDUCTIVE) if isinstance(training, Mapping) else None
+    trained = training.get(TRANSDUCTIVE) if isinstance(training, Mapping) else None
     # folds that differ in a setting give a list of its values
     learned = any(value is True for value in (trained if isinstance(trained, list) else [trained]))
-    return learned or audit.get("unlabeled") == _TRANSDUCTIVE
+    return learned or audit.get("unlabeled") == TRANSDUCTIVE
 
 
 def read_audit(folder: Path) -> dict[str, Any]:

@@ -57,6 +57,7 @@ def test_jobs_are_data_sets_times_seeds_times_trainings(tmp_path: Path) -> None:
         ({"trainings": {"plain": {"bundle": "ae", "uses": {"x": ["other", "model.pt"]}}}}, "'x' as"),
         ({"trainings": {"plain": {"bundle": "ae", "uses": {"x": ["plain", "model.pt"]}}}}, "one of them must be first"),
         ({"datasets": {"sample": {"seeds": [0], "unlabeled": {"share": 1}}}}, "share"),
+        ({"datasets": {"sample": {"seeds": [0], "unlabeled": {"size": 4}}}}, "'sample': .* without ratio"),
         ({"compare_with": "none"}, "compare_with must be the label of a row"),
     ],
 )

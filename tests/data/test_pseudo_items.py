@@ -18,7 +18,7 @@ HEALTHY = [f"t{i}.png" for i in range(3)]
 def write(folder: Path, **sections: Any) -> Path:
     content: dict[str, Any] = {
         "training": [{"image": f"t{i}.png", "patient": f"p{i}", "target": 0} for i in range(3)],
-        "unlabeled": [{"image": f"u/{i}.png", "target": i % 2, "label": "m.png", "patient": "q"} for i in range(4)],
+        "unlabeled": [{"image": f"u/{i}.png", "target": i % 2, "label": "m.png", "patient": f"q{i}"} for i in range(4)],
         "testing": [{"image": f"x{i}.png", "target": i % 2} for i in range(3)],
     }
     path = folder / "datalist.json"
@@ -42,7 +42,7 @@ def test_each_module_learns_from_what_stage_1_is_sure_of(tmp_path: Path) -> None
     assert names(items[0], tmp_path) == [*HEALTHY, "u/2.png"]
     assert names(items[1], tmp_path) == ["u/3.png", "u/0.png"]
     assert all({"target", "label"}.isdisjoint(item) for item in items[0] + items[1])
-    assert items[0][0]["patient"] == "p0" and items[1][0]["patient"] == "q"
+    assert items[0][0]["patient"] == "p0" and items[1][0]["patient"] == "q3"
 
 
 def test_without_pseudo_labels_module_b_takes_all_unlabeled_images(tmp_path: Path) -> None:
@@ -75,8 +75,8 @@ def test_files_are_named_relative_to_the_folder_of_the_data(tmp_path: Path, monk
 
 
 def test_an_image_named_twice_is_learned_from_once(tmp_path: Path) -> None:
-    file = labels(tmp_path, [], ["u/1.png", "u/1.png"])
-    assert names(pseudo_labeled_items(write(tmp_path), 1, file), tmp_path) == ["u/1.png"]
+    file = labels(tmp_path, [], ["u/1.png", "u/0.png", "u/1.png"])
+    assert names(pseudo_labeled_items(write(tmp_path), 1, file), tmp_path) == ["u/1.png", "u/0.png"]
 
 
 def test_no_normal_ones_leave_the_healthy_images(tmp_path: Path) -> None:
@@ -88,6 +88,7 @@ def test_no_normal_ones_leave_the_healthy_images(tmp_path: Path) -> None:
     ("module", "chosen", "sections", "message"),
     [
         (1, ([], []), {}, "calls no image abnormal, so module B has nothing to learn from"),
+        (1, ([], ["u/1.png", "u/1.png"]), {}, "the images of only 1 patient abnormal, .*: use stage 1 alone"),
         (1, ([], ["u/9.png", "u/8.png"]), {}, r"names 2 images that are not in the unlabeled section, first u/9\.png"),
         (0, (["x1.png"], []), {}, r"not in the unlabeled section, first x1\.png: write the pseudo-labels again"),
         (1, None, {"unlabeled": None}, "has no section 'unlabeled'"),

@@ -169,6 +169,30 @@ def test_without_a_ratio_all_others_stay(datalist: Path, tmp_path: Path) -> None
     )
 
 
+def test_an_image_elsewhere_is_left_out_by_the_path_that_the_audit_prints(datalist: Path, tmp_path: Path) -> None:
+    """Where the datalist is not in the folder of the data, a listed path and a printed one have no common end."""
+    content = json.loads(datalist.read_text())
+    listed = [{"image": f"../{name}.png"} for name in ("1", "x/1", "x/../2")]
+    (tmp_path / "lists").mkdir()
+    moved = tmp_path / "lists/d.json"
+    moved.write_text(json.dumps({**content, "unlabeled": listed}))
+    out = str(tmp_path / "o.json")
+    files = [str(tmp_path / "1.png"), str(tmp_path / "2.png")]
+    for base in ([], ["--dataset-dir", str(tmp_path / "images")]):
+        assert main(["unlabeled", str(moved), out, *base, "--without", *files]) == 0
+        assert json.loads(Path(out).read_text())["unlabeled"] == [listed[1]]
+    assert main(["unlabeled", str(moved), out, "--dataset-dir", str(tmp_path / "a/b"), "--without", *files]) == 2
+
+
+@pytest.mark.parametrize("option", [["--size", "5"], ["--compat", "ddad"]])
+def test_settings_of_a_draw_need_a_ratio(
+    option: list[str], datalist: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["unlabeled", str(datalist), str(tmp_path / "o.json"), *option]) == 2
+    assert "without ratio: give a ratio, or leave them out" in capsys.readouterr().err
+    assert not (tmp_path / "o.json").exists()
+
+
 def test_wrong_datalists(datalist: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = str(tmp_path / "o.json")
     assert main(["unlabeled", str(datalist), out, "--without", "33.png"]) == 2
