@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
+from ..handlers.training_checkpoint import LAST
 from .job import Job, Step
 from .matrix import Matrix
 
@@ -28,7 +30,8 @@ def plan(matrix: Matrix, data_dir: str | None, output_dir: str | Path) -> list[d
 
     Returns:
         One dictionary a job, each after those that it uses: ``folder``, ``after`` (their folders) and ``steps``, each
-        with ``configs`` (bundle configuration files), ``overrides``, ``uses`` (files of other jobs), ``key``, and
+        with ``configs`` (bundle configuration files), ``overrides``, ``uses`` (files of other jobs), ``results`` (files
+        without which it is not finished: weights, files that other jobs use, metrics and scores), ``key``, and
         ``origin``, what the matrix says about an evaluation.
 
     Raises:
@@ -40,10 +43,14 @@ def plan(matrix: Matrix, data_dir: str | None, output_dir: str | Path) -> list[d
     subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
     _check_settings(matrix, output)
     datalists = matrix.prepare(data_dir, output)
-    return [_plan_job(job, datalists[job.data], output) for job in matrix.jobs()]
+    jobs = matrix.jobs()
+    wanted: dict[Path, list[str]] = {}  # by folder of a job: its files that others use
+    for source, path in (use for job in jobs for use in job.uses.values()):
+        wanted.setdefault(source.folder, []).append(path)
+    return [_plan_job(job, datalists[job.data], wanted.get(job.folder, []), output) for job in jobs]
 
 
-def _plan_job(job: Job, data: Mapping[str, str], output: Path) -> dict[str, Any]:
+def _plan_job(job: Job, data: Mapping[str, str], wanted: Sequence[str], output: Path) -> dict[str, Any]:
     bundle, folder = output / "bundles" / job.bundle, output / job.folder
     sources = {setting: str(output / source.folder / path) for setting, (source, path) in job.uses.items()}
     shared = {"bundle_root": str(bundle), **data, **job.overrides, **sources}
@@ -51,13 +58,17 @@ def _plan_job(job: Job, data: Mapping[str, str], output: Path) -> dict[str, Any]
     for number, step in enumerate(job.steps):
         own = {"output_dir": str(folder)}
         key = str(folder) if number == 0 else f"{folder}#{number}"
-        steps.append(_plan_step(job, step, shared | own, output) | {"uses": list(sources.values()), "key": key})
+        left = [*_weights(bundle, step, job.overrides), *wanted]  # which step leaves what is wanted, nobody says
+        planned = _plan_step(job, step, shared | own, output)
+        steps.append(planned | {"uses": list(sources.values()), "key": key, "results": _below(folder, left)})
     for name in job.evaluations:
         step = job.evaluation(name)
         # as if it were made in the folder of the training, whether the bundle has one file of weights or folds
-        weights = folder / _parsed(bundle, step, job.overrides, "checkpoint", "models/model.pt")
+        weights = folder / str(_parsed(bundle, step, job.overrides, "checkpoint", "models/model.pt"))
         own = {"output_dir": str(folder / name)} | ({} if "checkpoint" in sources else {"checkpoint": str(weights)})
-        steps.append(_plan_step(job, step, shared | own, output) | {"origin": job.origin(name)})
+        planned = _plan_step(job, step, shared | own, output)
+        measured = _below(folder / name, ["metrics.json", "scores.csv"])
+        steps.append(planned | {"origin": job.origin(name), "results": measured})
     after = list(dict.fromkeys(str(output / source.folder) for source, _ in job.uses.values()))
     return {"folder": str(folder), "after": after, "steps": steps}
 
@@ -67,7 +78,7 @@ def _plan_step(job: Job, step: Step, settings: Mapping[str, Any], output: Path) 
     known = _known(bundle, step)
     overrides = {key: value for key, value in settings.items() if _first_id(key) in known} | dict(step.overrides)
     # jobs share an audit; what the audit demands depends on what a method does with unlabeled images
-    use = _parsed(bundle, step, job.overrides, "audit#unlabeled", "ignored")
+    use = str(_parsed(bundle, step, job.overrides, "audit#unlabeled", "ignored"))
     name = "audit" if use == "ignored" else f"audit_{use}"
     seed = [f"seed{job.seed}"] if job.source.get("unlabeled") else []
     overrides["audit_dir"] = str(output.joinpath(job.dataset, name, *seed))
@@ -75,22 +86,42 @@ def _plan_step(job: Job, step: Step, settings: Mapping[str, Any], output: Path) 
     return {"configs": configs, "overrides": overrides, "origin": None}
 
 
-def _parsed(bundle: Path, step: Step, overrides: Mapping[str, Any], name: str, default: str) -> str:
+def _weights(bundle: Path, step: Step, overrides: Mapping[str, Any]) -> list[str]:
+    """Files of weights that a step of a training leaves, below the folder of its job; none where it trains nothing."""
+    run = str(_parser(bundle, step, overrides).get("run"))
+    if "fold_runs.run()" in run:
+        folds = [{"fold": fold} for fold in _parsed(bundle, step, overrides, "fold_runs").folds]
+    else:
+        folds = [{}] if "trainer.run()" in run else []
+    own = [Step(step.configs, {**step.overrides, **fold}) for fold in folds]
+    return [os.path.join(_parsed(bundle, each, overrides, "ckpt_dir"), LAST) for each in own]
+
+
+def _below(folder: Path, files: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(str(folder / file) for file in files))
+
+
+def _parsed(bundle: Path, step: Step, overrides: Mapping[str, Any], name: str, default: Any = None) -> Any:
     """Value of a setting of a step whose ``output_dir`` is the current folder."""
+    parser = _parser(bundle, step, overrides)
+    return default if parser.get(name) is None else parser.get_parsed_content(name)
+
+
+def _parser(bundle: Path, step: Step, overrides: Mapping[str, Any]) -> ConfigParser:
     settings = {key: value for key, value in overrides.items() if key != "seed"} | dict(step.overrides)
     configs = tuple(str(bundle / "configs" / f"{config}.json") for config in step.configs)
-    return _parse(configs, json.dumps(settings | {"output_dir": "."}), name, default)
+    return _read(configs, json.dumps(settings | {"output_dir": "."}))
 
 
 @lru_cache
-def _parse(configs: tuple[str, ...], settings: str, name: str, default: str) -> str:
+def _read(configs: tuple[str, ...], settings: str) -> ConfigParser:
     parser = ConfigParser()
     parser.read_config(list(configs))
     try:
         parser.update(json.loads(settings))
     except (KeyError, TypeError, ValueError) as error:  # the id of a setting leads nowhere
         raise ValueError(f"{configs[-1]} cannot take all of the settings {settings}: {error}") from error
-    return default if parser.get(name) is None else str(parser.get_parsed_content(name))
+    return parser
 
 
 def _check_settings(matrix: Matrix, output: Path) -> None:

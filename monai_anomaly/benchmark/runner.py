@@ -17,9 +17,9 @@ from typing import Any
 from monai.bundle import ConfigParser
 from tqdm import tqdm
 
-from ..engines.step_runs import run_steps
+from ..engines.step_runs import run_steps, used_mark
 from ..handlers.training_checkpoint import CHECKPOINT
-from ..utils import file_mark, write_json
+from ..utils import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -109,10 +109,13 @@ def run_job(job: Mapping[str, Any]) -> None:
 
     Args:
         job: an entry of :func:`plan`.
+
+    Raises:
+        ValueError: when a file that it uses is missing; what it has trained so far stays.
     """
     folder = Path(job["folder"])
     files = {path for step in job["steps"] for path in step.get("uses", [])}
-    marks = {os.path.relpath(path, folder): file_mark(path) for path in sorted(files)}
+    marks = {os.path.relpath(path, folder): used_mark(path) for path in sorted(files)}
     record = folder / _USED
     if marks:
         if record.is_file() and json.loads(record.read_text(encoding="utf-8")) != marks:

@@ -26,13 +26,14 @@ JOB_FILE = "job.json"
 def run_steps(job: Mapping[str, Any]) -> None:
     """Run the steps of a job; steps that are finished already are skipped.
 
-    A step is finished when ``job.json`` holds the fingerprint of its settings and data, and its results are there. A
-    training that was killed goes on from its own checkpoint.
+    A step is finished when ``job.json`` holds the fingerprint of its settings and data, and the ``results`` that it
+    names are there; a step that names none is not run again for a file that is gone. A training that was killed goes on
+    from its own checkpoint; one that was complete writes its weights again from there.
 
     Args:
         job: ``folder``, where ``job.json`` is kept, and ``steps``, each with ``configs`` (bundle configuration files),
             ``overrides``, among them ``output_dir`` (another for each step) and ``datalist``, ``origin``, to be noted
-            beside the result, and perhaps ``results``, files that it must leave, ``uses``, files it depends on, and
+            beside the result, and perhaps ``results``, files that it leaves, ``uses``, files it depends on, and
             ``key``, by which ``job.json`` knows the step, where two of them write into one folder.
 
     Raises:
@@ -69,7 +70,7 @@ class BundleSteps:
         bundle: name of the recipe.
         output_dir: folder of the steps, each of which writes into a folder of its own name, and of the bundle.
         steps: by name: ``configs``, names of configuration files such as ``["train", "evaluate"]``, ``settings`` of
-            its own, and ``results``, names of files in its folder that it must leave.
+            its own, and ``results``, files that it leaves: names in its folder, or absolute paths.
         settings: of all steps, as on the command line of ``monai.bundle run``.
         uses: files that all steps depend on, such as weights they start from; None is none. Steps are taken again when
             their content has changed.
@@ -125,7 +126,16 @@ def _fingerprint(step: Mapping[str, Any], before: str) -> str:
     for path in [*step["configs"], step["overrides"]["datalist"]]:
         digest.update(Path(path).read_bytes())
     for path in step.get("uses", []):
-        if (mark := file_mark(path)) is None:
-            raise ValueError(f"{path} is not there: run the training first that writes it")
-        digest.update(mark.encode())
+        digest.update(used_mark(path).encode())
     return digest.hexdigest()
+
+
+def used_mark(path: str | os.PathLike[str]) -> str:
+    """:func:`~monai_anomaly.utils.file_mark` of a file that a step uses.
+
+    Raises:
+        ValueError: when it is missing.
+    """
+    if (mark := file_mark(path)) is None:
+        raise ValueError(f"{path} is not there: run the training first that writes it")
+    return mark

@@ -51,15 +51,24 @@ def test_a_job_runs_once_and_again_only_where_something_changed(matrix: Matrix, 
     cells = collect(matrix, tmp_path / "out")["phantom"]["cells"]["AE"]["plain"]
     assert 0 <= cells["image_auroc"]["value"] <= 1 and cells["pixel_ap"]["low"] is not None
 
-    (folder / "rec" / "metrics.json").unlink()
-    status = (folder / "job.json").read_text()
-    run_steps(job)
-    assert not (folder / "rec" / "metrics.json").exists(), "a finished step must not run again"
-    assert (folder / "job.json").read_text() == status
+    weights, metrics = folder / "models" / "model.pt", folder / "rec" / "metrics.json"
 
+    def done_again(*files: Path) -> list[bool]:
+        before = [path.stat().st_mtime_ns if path.is_file() else None for path in files]
+        run_steps(job)
+        return [path.stat().st_mtime_ns != time for path, time in zip(files, before, strict=True)]
+
+    status = (folder / "job.json").read_text()
+    assert done_again(weights, metrics) == [False, False], "a finished step must not run again"
+    assert (folder / "job.json").read_text() == status
+    for file in (metrics, folder / "rec" / "scores.csv"):
+        file.unlink()
+        assert done_again(weights, file) == [False, True], "a step whose result is gone must run again"
+    content = weights.read_bytes()
+    weights.unlink()
+    assert done_again(weights, metrics) == [True, False] and weights.read_bytes() == content
     job["steps"][1]["overrides"]["val_batch_size"] = 4
-    run_steps(job)
-    assert (folder / "rec" / "metrics.json").is_file(), "a step whose settings changed must run again"
+    assert done_again(weights, metrics) == [False, True], "a step whose settings changed must run again"
 
 
 def test_a_failed_job_is_named_and_does_not_stop_the_others(tmp_path: Path) -> None:
@@ -150,7 +159,7 @@ def unlike(matrix: Matrix, monkeypatch: pytest.MonkeyPatch) -> Matrix:
 
     def copy(command: list[str], **options: Any) -> None:  # faster than to build them
         for name in command[command.index("build") + 1 : command.index("--output-dir")]:
-            shutil.copytree(REPOSITORY / "bundles" / name, Path(command[-1]) / name)
+            shutil.copytree(REPOSITORY / "bundles" / name, Path(command[-1]) / name, dirs_exist_ok=True)
 
     monkeypatch.setattr("monai_anomaly.benchmark.plan.subprocess.run", copy)
     data = {"index": "index.csv", "seeds": [0], "overrides": TINY}
@@ -163,17 +172,27 @@ def test_a_plan_knows_the_bundles(unlike: Matrix, tmp_path: Path) -> None:
     assert stage1["after"] == [mae["folder"]] and stage1["steps"][0]["uses"] == [weights]
     assert stage1["steps"][0]["overrides"]["start_weights"] == weights
     assert mae["steps"][1]["overrides"]["checkpoint"] == weights
+    assert mae["steps"][0]["results"] == [weights]
+    measured = [str(Path(mae["folder"]) / "image" / name) for name in ("metrics.json", "scores.csv")]
+    assert mae["steps"][1]["results"] == measured
     folds, *_, refine, evaluation = ddad["steps"]
     assert all("ckpt_dir" not in step["overrides"] for step in ddad["steps"])
     assert evaluation["overrides"]["checkpoint"] == folds["overrides"]["output_dir"] == ddad["folder"]
     assert [Path(name).stem for name in refine["configs"]] == ["train", "refine"]
     assert [step["overrides"]["max_epochs"] for step in ddad["steps"]] == [1, 1, 1, 2, 1]
+    parts = ("fold_0", "fold_1", "fold_2", "refiner")
+    left = [str(Path(ddad["folder"]) / part / "models" / "model.pt") for part in parts]
+    assert [step["results"] for step in ddad["steps"][:4]] == [[file] for file in left]
     # settings go to the steps that know them, and audits that demand different things do not share a folder
     configs = [["train", "all_folds"], ["train", "refine"]]
-    several = {"ddad": unlike.trainings["ddad"] | {"configs": configs, "overrides": {"jobs": 1}}}
+    several = {"ddad": unlike.trainings["ddad"] | {"configs": configs, "overrides": {"jobs": 1, "folds": [0, 2]}}}
+    several["labels"] = {"bundle": "amae_stage1", "configs": ["train", "pseudo_labels"], "evaluations": []}
+    several["amae"] = {"bundle": "amae", "uses": {"pseudo_labels": ["labels", "labels.json"]}, "evaluations": []}
     changed = replace(unlike, trainings={**unlike.trainings, **several})
-    steps = plan(changed, str(tmp_path / "data"), tmp_path / "other")[2]["steps"]
-    assert ["jobs" in step["overrides"] for step in steps] == [True, False, False]
+    _, _, both, labels, _ = plan(changed, str(tmp_path / "data"), tmp_path / "out")
+    assert ["jobs" in step["overrides"] for step in both["steps"]] == [True, False, False]
+    assert [step["results"] for step in both["steps"][:2]] == [[left[0], left[2]], left[3:]]
+    assert labels["steps"][0]["results"] == [str(Path(labels["folder"]) / "labels.json")], "what another job uses"
     assert "variants" in stage1["steps"][0]["overrides"] and "variants" not in mae["steps"][0]["overrides"]
     names = [Path(job["steps"][0]["overrides"]["audit_dir"]).name for job in (mae, stage1, ddad)]
     assert names == ["audit", "audit", "audit_transductive"]
@@ -219,16 +238,23 @@ def test_unlike_methods_run_in_one_matrix(unlike: Matrix, tmp_path: Path) -> Non
 
     weights = Path(mae["folder"]) / "models" / "model.pt"
     written = Path(stage1["folder"]) / "image" / "metrics.json"
-    written.unlink()
+    before = written.stat().st_mtime_ns
     run_job(stage1)
-    assert not written.exists() and began_with() == file_mark(weights), "nothing changed: nothing to do"
+    assert written.stat().st_mtime_ns == before and began_with() == file_mark(weights), "nothing changed: nothing to do"
     state = torch.load(weights, weights_only=True)
     torch.save({key: value * 1.5 if value.is_floating_point() else value for key, value in state.items()}, weights)
     run_job(stage1)
-    assert written.is_file() and began_with() == file_mark(weights), "a changed source must be learned from anew"
+    assert written.stat().st_mtime_ns != before and began_with() == file_mark(weights), (
+        "a changed source is learned from"
+    )
     weights.unlink()
+    checkpoint = Path(stage1["folder"]) / "models" / "checkpoint.pt"
+    trained = checkpoint.read_bytes()
     with pytest.raises(ValueError, match=r"model\.pt is not there"):
         run_job(stage1)
+    assert checkpoint.read_bytes() == trained, "what waits for another file loses nothing"
+    run_job(mae)
+    assert weights.is_file(), "the remedy that the error names"
 
 
 def test_the_printed_command_says_all_settings() -> None:
