@@ -114,8 +114,9 @@ def table(network: DiffusionMap, batch: dict[str, Any], options: argparse.Namesp
             for members in options.members:
                 chosen = asked(network, members)
                 metrics = evaluate(torch.stack([maps[index] for index in chosen]).mean(0), batch, options.draws)
-                row = {**settings, "residual": residual, "members": members, "evaluations": members * steps}
-                row |= {"seconds an image": members * seconds, "metrics": metrics}
+                number = len(chosen)  # fewer than may be asked, where not all folds are there
+                row = {**settings, "residual": residual, "members": number, "evaluations": number * steps}
+                row |= {"seconds an image": number * seconds, "metrics": metrics}
                 mean = torch.stack([restored[index] for index in chosen]).mean(0)
                 row["difference to the image"] = float((mean - images).abs().mean())
                 print_row(row)
