@@ -295,6 +295,25 @@ def test_one_module_alone_gives_no_map(data: dict[str, Any], tmp_path: Path) -> 
     assert "module B of the pair has not been trained" in reason(caught.value)
 
 
+def test_normalized_patches_give_a_start_but_no_map(data: dict[str, Any], tmp_path: Path) -> None:
+    options = {**SHORT, **data, "max_epochs": 1}
+    pre = options | {"output_dir": str(tmp_path / "pre"), "held_out": 0.2}
+    parser = run("mae_pretrain", ["train"], norm_pix=True, **pre)
+    assert parser.get_parsed_content("loss").norm_pix
+    assert parser.get_parsed_content("held#evaluator#iteration_update#loss").norm_pix
+    weights = tmp_path / "pre/models/model.pt"
+    inference = {"output_dir": str(tmp_path / "maps"), "dataset_dir": data["dataset_dir"], "checkpoint": str(weights)}
+    for configs, others in ((["train", "evaluate"], pre), (["inference"], inference)):
+        with pytest.raises(RuntimeError) as caught:
+            run("mae_pretrain", configs, **others)
+        assert "norm_pix, after which predictions are no images" in reason(caught.value)
+    amae = options | {"output_dir": str(tmp_path / "amae"), "pseudo_labels": None, "start_weights": str(weights)}
+    parser = run("amae", ["train"], fold=0, **amae)
+    assert not parser.get_parsed_content("loss").norm_pix
+    assert not parser.get_parsed_content("held#evaluator#iteration_update#loss").norm_pix
+    assert "norm_pix" not in parser.config, "what its modules predict must be images"
+
+
 def test_pre_training_on_a_folder_of_images(data: dict[str, Any], tmp_path: Path) -> None:
     options = {**SHORT, "max_epochs": 1, "output_dir": str(tmp_path), "datalist": f"{data['dataset_dir']}/images"}
     parser = run("mae_pretrain", ["train"], **options)

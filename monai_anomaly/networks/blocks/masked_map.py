@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -157,7 +157,8 @@ class MaskedReconstructionMap(nn.Module):
         error: un-reduced error of (prediction, target), by default the absolute difference.
 
     Raises:
-        ValueError: when an argument is out of range.
+        ValueError: when an argument is out of range, or weights of the network alone are loaded: the bundle
+            ``mae_pretrain`` writes them where it was trained with ``norm_pix``, so that its predictions are no images.
 
     Reference:
         B. Bozorgtabar, D. Mahapatra, J.-P. Thiran: "AMAE: Adaptation of Pre-trained Masked Autoencoder for
@@ -180,6 +181,7 @@ class MaskedReconstructionMap(nn.Module):
         self.masks = MaskSets(cast(MaskedNetwork, network).num_patches, num_masks, mask_ratio, sampler, seed)
         self.visible = visible
         self.error = error
+        self.register_load_state_dict_pre_hook(_refuse_network_alone)
 
     @torch.no_grad()
     def predict(self, image: Tensor) -> MapOutput:
@@ -190,6 +192,16 @@ class MaskedReconstructionMap(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Map (B, 1, *S) of images (B, C, *S)."""
         return self.predict(image).anomaly_map
+
+
+def _refuse_network_alone(module: nn.Module, state_dict: dict[str, Tensor], *others: Any) -> None:
+    own = cast(MaskedReconstructionMap, module).network.state_dict()
+    if state_dict and all(key in own for key in state_dict):
+        raise ValueError(
+            "these are weights of a masked autoencoder without a map, as the converter of published weights writes "
+            "them and a pre-training with norm_pix, after which predictions are no images and a map shows nothing: "
+            "take them for --start_weights, or train without norm_pix"
+        )
 
 
 class InterDiscrepancyMap(nn.Module):

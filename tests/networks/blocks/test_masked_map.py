@@ -261,6 +261,14 @@ def test_weights_of_a_map_are_those_of_its_network() -> None:
     assert all(key.startswith("network.vit.") for key in MaskedReconstructionMap(member()).state_dict())
 
 
+def test_weights_of_the_network_alone_are_refused() -> None:
+    network, block = member(), MaskedReconstructionMap(member())
+    with pytest.raises(ValueError, match="without a map, .* a pre-training with norm_pix, .* --start_weights"):
+        block.load_state_dict(network.state_dict())
+    block.load_state_dict(MaskedReconstructionMap(network).state_dict())
+    assert torch.equal(block.network.vit.cls_token, network.vit.cls_token)
+
+
 def test_an_ordinary_inferer_refuses_a_masked_network() -> None:
     """It has no reconstruction without masks; the map around it is what inferers are to ask."""
     with pytest.raises(TypeError, match="kept"):
