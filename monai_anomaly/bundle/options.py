@@ -11,6 +11,7 @@ import json
 import os
 import re
 import sys
+import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -113,8 +114,20 @@ def _as_list(text: str) -> list[str]:
 
 
 def _end_with_reason(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> Any:
-    """Print the traceback as always, then the innermost error, which MONAI's own wrap in a hundred lines."""
+    """Print the traceback as always, then the error that tells most, which MONAI's own wrap in a hundred lines."""
     sys.__excepthook__(kind, error, trace)
-    while error.__cause__ is not None:
+    print(f"\nerror: {_reason(error)}", file=sys.stderr)
+
+
+def _reason(error: BaseException) -> BaseException:
+    """The outermost error that this package raised, which names file and remedy; without any, the innermost one."""
+    while error.__cause__ is not None and not _is_ours(error):
         error = error.__cause__
-    print(f"\nerror: {error}", file=sys.stderr)
+    return error
+
+
+def _is_ours(error: BaseException) -> bool:
+    frames = list(traceback.walk_tb(error.__traceback__))
+    return (
+        bool(frames) and frames[-1][0].f_globals.get("__name__", "").partition(".")[0] == __package__.partition(".")[0]
+    )

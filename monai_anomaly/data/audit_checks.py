@@ -239,6 +239,8 @@ def _no_anomalous_validation(items: Sequence[AuditItem]) -> list[Finding]:
     targets = {item.target for item in items if item.section == VALIDATION}
     if TRAINING not in sections or targets >= {0, 1}:
         return []
+    if sections <= {TRAINING, UNLABELED}:  # images to pre-train with, of a folder for instance: nothing is to be chosen
+        return []
     text = f"'validation' has images of the targets {sorted(t for t in targets if t is not None)} only"
     remedy = "the best checkpoint cannot be chosen by AUROC, only the last one used: add healthy and anomalous images"
     return [finding("no_anomalous_validation", text, remedy)]

@@ -25,6 +25,7 @@ from tqdm import tqdm
 from ..utils import write_text
 
 LOG, CONFIGURATION = "log.txt", "all_folds.json"
+_CHECKPOINT = Path("models", "checkpoint.pt")  # of monai_anomaly.handlers.TrainingCheckpoint
 _MARK = "MONAI_ANOMALY_ENDS_WITH_PARENT"
 _POLL_SECONDS = 0.2
 _GRACE_SECONDS = 10.0
@@ -34,8 +35,10 @@ class FoldRuns:
     """Trains the folds of an ensemble: each in a process of its own, as many at a time as the machine has room for.
 
     A process has the configuration of this one, the options of its command line included, and its own ``fold``. What
-    it prints goes to ``fold_K/log.txt`` in ``output_dir``. A fold that fails does not stop the others. Whatever ends
-    this process, ends the others too (:func:`end_with_parent`); the same command goes on where they were.
+    it prints goes to ``fold_K/log.txt`` in ``output_dir``. A fold that fails does not stop the others; but folds that
+    were begun before come first, and if one of these fails, as with settings that are not those of its checkpoint, no
+    further fold is started. Whatever ends this process, ends the others too (:func:`end_with_parent`); the same command
+    goes on where they were.
 
     For use in the configuration of a bundle: ``run`` reads it from the workflow that calls it.
 
@@ -91,13 +94,14 @@ class FoldRuns:
         workflow = _workflow_in_use()
         write_text(self.output_dir / CONFIGURATION, _configuration(workflow))
         command = self._command(workflow)
-        codes = self.run_commands({fold: [*command, "--fold", str(fold)] for fold in self.folds})
+        commands = {fold: [*command, "--fold", str(fold)] for fold in self.folds}
+        codes = self.run_commands(commands)
         failed = [fold for fold, code in codes.items() if code != 0]
         if failed:
             lines = [f"  fold {fold}, exit code {codes[fold]}: {self.log(fold)}: {self._last(fold)}" for fold in failed]
             raise RuntimeError(
-                f"{len(failed)} of {len(codes)} folds failed; mend the cause and start the same command again, what is "
-                "finished stays as it is:\n" + "\n".join(sorted(lines))
+                f"{len(failed)} of {len(commands)} folds failed; mend the cause and start the same command again, what "
+                "is finished stays as it is:\n" + "\n".join(sorted(lines))
             )
 
     def log(self, fold: int) -> Path:
@@ -118,14 +122,16 @@ class FoldRuns:
         return [{"OMP_NUM_THREADS": str(threads)} | lane for lane in seen]
 
     def run_commands(self, commands: Mapping[int, Sequence[str]]) -> dict[int, int]:
-        """Run a command for each fold, a number of them at a time; return their exit codes.
+        """Run a command for each fold, a number of them at a time; return the exit codes of those that were started.
 
         Args:
             commands: command line by number of the fold.
         """
-        waiting, running, codes = list(commands), dict[int, _Running](), dict[int, int]()
+        begun = {fold for fold in commands if (self.log(fold).parent / _CHECKPOINT).is_file()}
+        waiting = sorted(commands, key=lambda fold: fold not in begun)
+        running, codes = dict[int, _Running](), dict[int, int]()
         free = self.lanes()[::-1]
-        with _sigterm_raises(), tqdm(total=len(waiting), desc="folds", unit="fold") as bar:
+        with _sigterm_raises(), tqdm(total=len(commands), desc="folds", unit="fold") as bar:
             try:
                 while waiting or running:
                     while waiting and free:
@@ -138,6 +144,8 @@ class FoldRuns:
                             codes[fold] = code
                             free.append(running.pop(fold).close())
                             bar.update()
+                            if code != 0 and fold in begun:
+                                waiting.clear()
             finally:
                 _end(running.values())
         return codes

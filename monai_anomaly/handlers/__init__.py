@@ -6,7 +6,7 @@ from __future__ import annotations
 from .discrepancy_loader import DiscrepancyLoader, load_refiner, refiner_settings
 from .gradient_clipper import GradientClipper
 from .image_panels import AnomalyImagePanels
-from .member_loader import MemberLoader, find_members, member_settings, pack_members
+from .member_loader import MemberLoader, find_members, member_files, member_marks, member_settings, pack_members
 from .metric_handlers import AnomalyMetrics, ImageAP, ImageAUROC, PixelAP, PixelAUROC, PixelBestDice, PixelPRO
 from .progress import EpochProgress, loss_value
 from .pseudo_label_writer import PseudoLabelWriter
@@ -39,6 +39,8 @@ __all__ = [
     "find_members",
     "load_refiner",
     "loss_value",
+    "member_files",
+    "member_marks",
     "member_settings",
     "pack_members",
     "refiner_settings",

@@ -13,7 +13,7 @@ import torch
 from ignite.engine import Engine, Events
 
 from ..networks.blocks.folds import NetworkFolds
-from ..utils import atomic_path, load_weights
+from ..utils import atomic_path, file_mark, load_weights
 from ..utils.weights import Loadable
 
 logger = logging.getLogger(__name__)
@@ -96,6 +96,26 @@ def find_members(path: str | os.PathLike[str], num_members: int, name: str = "mo
             "folder; train first, and give the training's output_dir as --checkpoint"
         )
     return present
+
+
+def member_files(path: str | os.PathLike[str], num_members: int, name: str = "model_best.pt") -> list[str]:
+    """Files of the members that are there, in the order of the folds; of one file with all weights, that file.
+
+    Args:
+        path: see :class:`MemberLoader`.
+        num_members: number of members that there can be.
+        name: see :class:`MemberLoader`.
+
+    Raises:
+        ValueError: when nothing is there.
+    """
+    present = find_members(path, num_members, name)
+    return [os.fspath(path)] if Path(path).is_file() else [str(member_file(path, index, name)) for index in present]
+
+
+def member_marks(path: str | os.PathLike[str], num_members: int, name: str = "model_best.pt") -> list[str | None]:
+    """:func:`~monai_anomaly.utils.file_mark` of each of :func:`member_files`: what a training on top of them is for."""
+    return [file_mark(file) for file in member_files(path, num_members, name)]
 
 
 def member_file(folder: str | os.PathLike[str], fold: int, name: str = "model_best.pt") -> Path:

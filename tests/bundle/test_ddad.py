@@ -7,6 +7,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +21,8 @@ from monai.bundle import ConfigWorkflow
 from monai_anomaly.bundle.build import bundle_files
 from monai_anomaly.bundle.cli import main
 from monai_anomaly.data import make_phantom
-from monai_anomaly.utils import write_json
+from monai_anomaly.engines import BundleSteps
+from monai_anomaly.utils import file_mark, write_json
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "ddad"
 TINY: dict[str, Any] = {
@@ -113,8 +115,20 @@ def test_a_refiner_that_is_broken_off_ends_where_an_unbroken_one_does(
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
     settings = json.loads((models / "training.json").read_text())
     assert settings["score"] == "refined_dual" and settings["members"] == [0, 1, 2, 3]
+    assert settings["member_weights"] == [file_mark(refined / f"fold_{fold}/models/model.pt") for fold in range(4)]
     for fold in range(4):
         assert not (tmp_path / f"fold_{fold}").exists(), "the networks are only read"
+
+
+def test_a_refiner_of_other_networks_is_not_taken_for_theirs(
+    refined: Path, data: dict[str, Any], tmp_path: Path
+) -> None:
+    shutil.copytree(refined, tmp_path / "run")
+    path = tmp_path / "run/fold_1/models/model.pt"
+    torch.save({name: value + 0.01 for name, value in torch.load(path, weights_only=True).items()}, path)
+    with pytest.raises(RuntimeError) as caught:
+        run(["train", "refine"], output_dir=str(tmp_path / "run"), **SHORT, **data)
+    assert "other settings (member_weights: " in reason(caught.value)
 
 
 def test_every_score_is_evaluated_and_inferred_alike(refined: Path, data: dict[str, Any], tmp_path: Path) -> None:
@@ -198,9 +212,11 @@ def test_transductive_learns_from_the_test_images_and_says_so(tmp_path: Path) ->
     options = {"dataset_dir": str(tmp_path), "output_dir": str(tmp_path / "run"), "transductive": True}
     for fold in (0, 2):
         run(["train"], fold=fold, **SHORT, **options)
-    run(["train", "evaluate"], **options)
+    # an evaluation whose command says otherwise does not know better than the training
+    run(["train", "evaluate"], **options | {"transductive": False, "audit#unlabeled": "ignored"})
     told = json.loads((tmp_path / "run/metrics.json").read_text())
-    assert told["settings"]["transductive"] is True and told["settings"]["training"]["transductive"] is True
+    assert told["transductive"] is True and told["settings"]["training"]["transductive"] is True
+    assert "transductive" not in told["settings"]
     assert any("transductive" in warning for warning in told["warnings"])
     assert json.loads((tmp_path / "run/fold_2/models/training.json").read_text())["epoch_length"] == 3
 
@@ -227,6 +243,29 @@ def test_one_command_trains_all_and_two_processes_refine(data: dict[str, Any], t
     assert len(scores(tmp_path)) == 6
 
 
+@pytest.mark.parametrize("score", ["inter", "intra", "rec", "refined_dual", "refined_intra"])
+def test_one_command_refines_what_needs_it_of_the_networks_it_is_asked_for(
+    score: str, members: Path, data: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for fold in range(4):
+        (tmp_path / f"fold_{fold}").symlink_to(members / f"fold_{fold}")
+    taken: list[BundleSteps] = []
+    monkeypatch.setattr("monai_anomaly.engines.FoldRuns.run", lambda _: None)  # they are trained already
+    monkeypatch.setattr("monai_anomaly.engines.BundleSteps.run", taken.append)
+    monkeypatch.chdir(tmp_path)
+    options = {"output_dir": ".", "score": score, "weights_name": "model_best.pt", "jobs": 1, **data}
+    if not score.startswith("refined"):
+        run(["train", "evaluate", "all_folds", "pipeline"], **options)
+        assert len(scores(tmp_path)) == 6 and not taken
+        return
+    with pytest.raises(RuntimeError, match="needs a trained refiner"):
+        run(["train", "evaluate", "all_folds", "pipeline"], **options)
+    (steps,) = taken
+    assert steps.uses == [f"fold_{fold}/models/model_best.pt" for fold in range(4)]
+    assert steps.steps["training"]["settings"]["weights_name"] == "model_best.pt"
+    assert steps.steps["training"]["results"] == [str(tmp_path / "refiner/models/model.pt")]
+
+
 @pytest.mark.slow
 def test_all_by_one_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -238,3 +277,6 @@ def test_all_by_one_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     before = refiner.stat().st_mtime_ns
     run(["train", "evaluate", "all_folds", "pipeline"], **options)
     assert refiner.stat().st_mtime_ns == before
+    refiner.unlink()
+    run(["train", "evaluate", "all_folds", "pipeline"], **options)
+    assert refiner.is_file()

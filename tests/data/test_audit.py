@@ -265,6 +265,14 @@ WARNINGS = {
 }
 
 
+def test_images_to_learn_from_alone_need_no_validation(
+    audit: Callable[..., dict[str, Any]], sections: Sections
+) -> None:
+    for section in ("validation", "testing"):
+        del sections[section]
+    assert "no_anomalous_validation" not in codes(audit()["warnings"])
+
+
 @pytest.mark.parametrize("code", WARNINGS)
 def test_each_warning(audit: Callable[..., dict[str, Any]], sections: Sections, tmp_path: Path, code: str) -> None:
     unspoiled = codes(audit()["warnings"]) - {"trivial_baseline"}

@@ -114,6 +114,19 @@ def test_a_failing_fold_is_named_the_others_finish_and_have_all_options(config: 
     assert not (tmp_path / "runs/fold_1").exists()
 
 
+def test_a_begun_fold_that_fails_keeps_the_others_from_starting(config: str, tmp_path: Path) -> None:
+    begun = tmp_path / "runs/fold_5/models/checkpoint.pt"
+    begun.parent.mkdir(parents=True)
+    begun.touch()
+    options = {"output_dir": tmp_path / "runs", "folds": [0, 5, 7], "jobs": 1}
+    with pytest.raises(RuntimeError) as caught:
+        run(config, **options, broken=[5])
+    assert str(caught.value.__cause__).startswith("1 of 3 folds failed")
+    assert {path.name for path in (tmp_path / "runs").glob("fold_*")} == {"fold_5"}
+    run(config, **options)
+    assert {path.parent.name for path in (tmp_path / "runs").glob("fold_*/note")} == {"fold_0", "fold_5", "fold_7"}
+
+
 @pytest.mark.parametrize(
     "end",
     [

@@ -120,7 +120,7 @@ def test_steps_of_another_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("monai_anomaly.engines.step_runs.run_steps", given.append)
     steps = {
         "training": {"configs": ["train"], "settings": {"seed": 4, "max_epochs": 2}, "results": ["models/model.pt"]},
-        "evaluation": {"configs": ["train", "evaluate"]},
+        "evaluation": {"configs": ["train", "evaluate"], "results": [str(tmp_path / "elsewhere.csv")]},
     }
     uses = [tmp_path / "weights.pt", None]
     BundleSteps("ae", tmp_path / "before", steps, {"seed": 3, "datalist": "d.json"}, uses).run()
@@ -138,7 +138,8 @@ def test_steps_of_another_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     }
     assert second["overrides"]["seed"] == 3 and second["overrides"]["output_dir"] == str(folder / "evaluation")
     assert second["configs"] == [str(root / "configs" / f"{name}.json") for name in ("train", "evaluate")]
-    assert first["results"] == [str(folder / "training/models/model.pt")] and second["results"] == []
+    assert first["results"] == [str(folder / "training/models/model.pt")]
+    assert second["results"] == [str(tmp_path / "elsewhere.csv")]
     assert first["uses"] == second["uses"] == [str(tmp_path / "weights.pt")]
 
 
