@@ -140,10 +140,10 @@ class MetricsWriter(ImageRows):
         """Settings of the training, not of this command, which cannot know them."""
         if self.checkpoint is None:
             return {}
-        path = self.checkpoint.with_name("training.json")
-        if self.checkpoint.is_dir():
+        if self.checkpoint.is_dir():  # which may be the current folder, with no name to replace
             known = member_settings(self.checkpoint)
         else:
+            path = self.checkpoint.with_name("training.json")
             known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         return {"checkpoint": self.checkpoint.name, "training": known or "unknown"}
 
