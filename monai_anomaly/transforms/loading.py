@@ -18,6 +18,7 @@ from .readers import RASTER_SUFFIXES, has_suffix, make_loader, reader_name
 
 SOURCE_RANGE = "source_range"
 EIGHT_BIT = "eight_bit"
+NIFTI_CODES = "nifti_codes"  # sform, qform and units; zeros for a file that has none
 # Everything else in a header is dropped: it differs between files, so that batches of mixed files cannot be collated,
 # and DICOM headers hold the patient's name, which must not reach outputs.
 _KEPT_META = (MetaKeys.ORIGINAL_AFFINE, MetaKeys.AFFINE, MetaKeys.SPACE, "filename_or_obj")
@@ -159,6 +160,7 @@ def _first_line(error: BaseException) -> str:
 
 def _slim_meta(image: MetaTensor, path: str) -> dict[str, Any]:
     meta = {key: image.meta[key] for key in _KEPT_META if key in image.meta}
+    meta[NIFTI_CODES] = np.array([int(image.meta.get(code, 0)) for code in ("sform_code", "qform_code", "xyzt_units")])
     if has_suffix(path, RASTER_SUFFIXES):
         meta[MetaKeys.AFFINE] = torch.eye(4, dtype=torch.float64)
         meta[MetaKeys.ORIGINAL_AFFINE] = np.eye(4)

@@ -22,6 +22,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from ..utils import Keys, atomic_path
+from .loading import NIFTI_CODES
 from .readers import IMAGE_SUFFIXES, NIFTI_SUFFIXES, RASTER_SUFFIXES, has_suffix
 
 _LEVELS = 65535
@@ -179,7 +180,7 @@ def _to_source_axes(values: Tensor, image: MetaTensor, size: Sequence[int]) -> T
 
 
 def write_nifti(path: Path, values: np.ndarray, image: MetaTensor) -> None:
-    """Write values (C, *T) of an image's file as float32 with the file's affine.
+    """Write values (C, *T) of an image's file as float32 with the file's affine, its meaning and its units.
 
     An image of two axes becomes one slice (x, y, 1); of several channels, they are the fourth axis.
     """
@@ -187,8 +188,18 @@ def write_nifti(path: Path, values: np.ndarray, image: MetaTensor) -> None:
     volume = values.astype(np.float32)[..., None] if values.ndim == 3 else values.astype(np.float32)
     volume = volume[0] if len(volume) == 1 else np.moveaxis(volume, 0, -1)
     picture = nib.Nifti1Image(volume, _source_affine(image))
+    _take_over_codes(picture, image)
     with atomic_path(path) as temporary:
         nib.save(picture, temporary)
+
+
+def _take_over_codes(picture: nib.Nifti1Image, image: MetaTensor) -> None:
+    """Let the header say what the file's does: which space the affine leads to, and in which units."""
+    sform, qform, units = map(int, image.meta.get(NIFTI_CODES, (0, 0, 0)))
+    if sform or qform:  # neither: the file is no NIfTI, or leads to no known space
+        picture.set_sform(picture.affine, sform)
+        picture.set_qform(picture.affine, qform)
+    picture.header["xyzt_units"] = units
 
 
 def _write_png(path: Path, values: np.ndarray, value_range: tuple[float, float] | None) -> None:

@@ -66,6 +66,19 @@ def test_a_volume_comes_back_in_size_and_place(tmp_path: Path) -> None:
     assert path.name.startswith("training_000_") and path.name.endswith("_anomaly_map.nii.gz")
 
 
+@pytest.mark.parametrize(("sform", "qform"), [(1, 1), (4, 0), (0, 1), (2, 1)])
+def test_the_header_says_of_the_place_what_the_file_says(tmp_path: Path, sform: int, qform: int) -> None:
+    affine = np.array([[0.0, -2.0, 0.0, 7.0], [2.0, 0.0, 0.0, -3.0], [0.0, 0.0, 3.0, 5.0], [0.0, 0.0, 0.0, 1.0]])
+    picture = nib.Nifti1Image(DRAW.random((6, 5, 4)).astype(np.float32), affine)
+    picture.set_sform(affine, sform)
+    picture.set_qform(affine, qform)
+    picture.header.set_xyzt_units("mm", "sec")
+    nib.save(picture, tmp_path / "a.nii")
+    stored = nib.load(save(load(tmp_path / "a.nii", (6, 5, 4)), DRAW.random((6, 5, 4)), tmp_path / "maps"))
+    assert (stored.header["sform_code"], stored.header["qform_code"]) == (sform, qform)
+    assert np.allclose(stored.affine, affine, atol=1e-5) and stored.header.get_xyzt_units() == ("mm", "sec")
+
+
 @pytest.mark.parametrize("shape", [(12, 9), (12, 9, 1)])
 def test_a_slice_keeps_its_place(tmp_path: Path, shape: tuple[int, ...]) -> None:
     voxels = DRAW.integers(0, 100, shape).astype(np.int16)
