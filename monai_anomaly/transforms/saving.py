@@ -197,8 +197,9 @@ def _take_over_codes(picture: nib.Nifti1Image, image: MetaTensor) -> None:
     """Let the header say what the file's does: which space the affine leads to, and in which units."""
     sform, qform, units = map(int, image.meta.get(NIFTI_CODES, (0, 0, 0)))
     if sform or qform:  # neither: the file is no NIfTI, or leads to no known space
-        picture.set_sform(picture.affine, sform)
-        picture.set_qform(picture.affine, qform)
+        affine = picture.affine.copy()  # setting a form changes that of the picture
+        picture.set_sform(affine, sform)
+        picture.set_qform(affine, qform)
     picture.header["xyzt_units"] = units
 
 
