@@ -33,6 +33,17 @@ def test_committed_bundle_is_what_the_recipe_gives(name: str) -> None:
     assert extra <= {"models/.gitkeep", "models/model.pt", "models/training.json"}
 
 
+@pytest.mark.parametrize("name", recipe_names())
+def test_the_readme_names_each_setting_once_where_it_has_an_effect(name: str) -> None:
+    readme = bundle_files(name)["docs/README.md"].partition("## Expected results")[0]
+    settings = [line.split(" | ")[0] for line in readme.splitlines() if line.startswith("| `--")]
+    assert len(settings) == len(set(settings))
+    assert ("| `--feature_layer`" in settings) is name.startswith("d2ue"), "only repulsion reads it"
+    assert ("$monai_anomaly.transforms.AboveMinimum()" in readme) is (
+        name in ("dae", "restorer", "diffusion_restoration")
+    )
+
+
 def test_every_committed_bundle_has_a_recipe() -> None:
     assert sorted(path.name for path in (REPOSITORY / "bundles").iterdir() if path.is_dir()) == recipe_names()
 
