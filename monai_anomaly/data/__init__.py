@@ -10,7 +10,7 @@ from .datalist import inference_items, list_images, load_datalist, read_datalist
 from .dataset import AnomalyDataset, EpochDataset, EpochSampler
 from .encoded_dataset import EncodedDataset, encode_dataset
 from .hold_out import hold_out
-from .module_items import ddad_items
+from .module_items import ddad_items, pretraining_items
 from .phantom import make_phantom
 from .pseudo_items import pseudo_labeled_items, read_pseudo_labels
 from .sample_data import sample_dir
@@ -34,6 +34,7 @@ __all__ = [
     "list_images",
     "load_datalist",
     "make_phantom",
+    "pretraining_items",
     "pseudo_labeled_items",
     "read_datalist",
     "read_pseudo_labels",

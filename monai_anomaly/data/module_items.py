@@ -1,9 +1,10 @@
 # Copyright (c) monai_anomaly contributors
 # SPDX-License-Identifier: Apache-2.0
-"""What each network of a method with two distributions learns from: healthy images, or unlabeled ones as well."""
+"""What networks of a method with two distributions learn from: healthy images, or unlabeled ones as well."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from .datalist import (
     TRAINING,
     UNKNOWN_TARGET,
     UNLABELED,
+    VALIDATION,
     Item,
     PathLike,
     check_extra_fields,
@@ -61,6 +63,31 @@ def ddad_items(
         return items
     order = np.random.RandomState(derive_seed(seed, fold)).permutation(len(items))
     return [items[index] for index in order]
+
+
+def pretraining_items(
+    datalist: PathLike, sections: str | Sequence[str] = TRAINING, base_dir: PathLike | None = None
+) -> list[Item]:
+    """Images that a pre-training without targets learns from.
+
+    Args:
+        datalist: JSON file, or a folder of images.
+        sections: name of a section, or several; default ``training``.
+        base_dir: see :func:`load_datalist`.
+
+    Returns:
+        Items as of :func:`load_datalist`.
+
+    Raises:
+        ValueError: for sections that others measure on: nothing would mark results on images learned from here.
+    """
+    names = [sections] if isinstance(sections, str) else list(sections)
+    if measured := [name for name in names if name in (VALIDATION, TESTING)]:
+        raise ValueError(
+            f"sections must not be those that a method is watched or tested with, {VALIDATION!r} and {TESTING!r}, got "
+            f"{measured}: take {TRAINING!r} and {UNLABELED!r}; AMAE and DDAD learn from test images with --transductive"
+        )
+    return load_datalist(datalist, names, base_dir)
 
 
 def _with_unlabeled(datalist: PathLike, base_dir: PathLike | None, num_normal: int, transductive: bool) -> list[Item]:

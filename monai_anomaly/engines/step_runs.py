@@ -69,8 +69,9 @@ class BundleSteps:
     Args:
         bundle: name of the recipe.
         output_dir: folder of the steps, each of which writes into a folder of its own name, and of the bundle.
-        steps: by name: ``configs``, names of configuration files such as ``["train", "evaluate"]``, ``settings`` of
-            its own, and ``results``, files that it leaves: names in its folder, or absolute paths.
+        steps: by name: ``configs``, names of configuration files such as ``["train", "evaluate"]``, ``settings`` of its
+            own, where None leaves what these files say, and ``results``, files that it leaves: names in its folder, or
+            absolute paths.
         settings: of all steps, as on the command line of ``monai.bundle run``.
         uses: files that all steps depend on, such as weights they start from; None is none. Steps are taken again when
             their content has changed.
@@ -110,10 +111,11 @@ class BundleSteps:
 
     def _step(self, root: Path, name: str) -> dict[str, Any]:
         step, folder = self.steps[name], self.output_dir / name
-        own = {"bundle_root": str(root), "output_dir": str(folder)}
+        own = {key: value for key, value in step.get("settings", {}).items() if value is not None}
+        own |= {"bundle_root": str(root), "output_dir": str(folder)}
         return {
             "configs": [str(root / "configs" / f"{config}.json") for config in step["configs"]],
-            "overrides": self.settings | dict(step.get("settings", {})) | own,
+            "overrides": self.settings | own,
             "origin": None,
             "uses": self.uses,
             "results": [str(folder / result) for result in step.get("results", [])],

@@ -199,8 +199,8 @@ def test_step_by_step_from_the_pre_training_to_the_evaluation(
         assert settings["epoch_length"] == (11 // 4, 3 // 3)[fold]  # 10 + 4 images, 4 images, less those held out
     run("amae", ["train", "evaluate"], **amae)
     metrics = told(tmp_path / "amae")
-    assert metrics["method"] == "AMAE" and metrics["settings"]["transductive"] is False
-    assert metrics["settings"]["num_masks"] == 2
+    assert metrics["method"] == "AMAE" and metrics["settings"]["training"]["transductive"] is False
+    assert metrics["settings"]["num_masks"] == 2 and "transductive" not in metrics["settings"]
 
 
 def test_both_modules_start_from_the_same_weights(pretrained: Path, data: dict[str, Any], tmp_path: Path) -> None:
@@ -314,6 +314,14 @@ def test_normalized_patches_give_a_start_but_no_map(data: dict[str, Any], tmp_pa
     assert "norm_pix" not in parser.config, "what its modules predict must be images"
 
 
+def test_a_pre_training_on_the_test_images_is_refused(data: dict[str, Any], tmp_path: Path) -> None:
+    options = {**SHORT, **data, "output_dir": str(tmp_path), "sections": ["training", "testing"]}
+    with pytest.raises(RuntimeError) as caught:
+        run("mae_pretrain", ["train"], **options)
+    assert "sections must not be those that a method is watched or tested with" in reason(caught.value)
+    assert not (tmp_path / "models").exists()
+
+
 def test_pre_training_on_a_folder_of_images(data: dict[str, Any], tmp_path: Path) -> None:
     options = {**SHORT, "max_epochs": 1, "output_dir": str(tmp_path), "datalist": f"{data['dataset_dir']}/images"}
     parser = run("mae_pretrain", ["train"], **options)
@@ -335,7 +343,7 @@ def test_all_by_one_command_whose_repetition_does_nothing(tmp_path: Path, monkey
     (tmp_path / "datalist.json").write_text(json.dumps(sections))
     options |= {"dataset_dir": sample_dir(), "datalist": str(tmp_path / "datalist.json")}
     run("amae", configs, **options)
-    assert told(tmp_path)["settings"]["transductive"] is False
+    assert told(tmp_path)["settings"]["training"]["transductive"] is False
     assert told(tmp_path / "stage1/evaluation")["method"] == "AMAE stage 1"
     labels = json.loads((tmp_path / "stage1/pseudo_labels/pseudo_labels.json").read_text())
     assert labels["section"] == "unlabeled" and labels["counts"]["unlabeled"] == 8

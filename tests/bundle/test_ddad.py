@@ -21,7 +21,7 @@ from monai.bundle import ConfigWorkflow
 from monai_anomaly.bundle.build import bundle_files
 from monai_anomaly.bundle.cli import main
 from monai_anomaly.data import make_phantom
-from monai_anomaly.engines import BundleSteps
+from monai_anomaly.engines import BundleSteps, FoldRuns
 from monai_anomaly.utils import file_mark, write_json
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "ddad"
@@ -250,13 +250,17 @@ def test_one_command_refines_what_needs_it_of_the_networks_it_is_asked_for(
     for fold in range(4):
         (tmp_path / f"fold_{fold}").symlink_to(members / f"fold_{fold}")
     taken: list[BundleSteps] = []
-    monkeypatch.setattr("monai_anomaly.engines.FoldRuns.run", lambda _: None)  # they are trained already
+    trained: list[FoldRuns] = []  # they are there already
+    monkeypatch.setattr("monai_anomaly.engines.FoldRuns.run", lambda folds: trained.append(folds))
     monkeypatch.setattr("monai_anomaly.engines.BundleSteps.run", lambda steps: taken.append(steps))
     monkeypatch.chdir(tmp_path)
     options = {"output_dir": ".", "score": score, "weights_name": "model_best.pt", "jobs": 1, **data}
     if not score.startswith("refined"):
         run(["train", "evaluate", "all_folds", "pipeline"], **options)
         assert len(scores(tmp_path)) == 6 and not taken
+        with pytest.raises(RuntimeError) as caught:
+            run(["train", "evaluate", "all_folds", "pipeline"], **options | {"score": "both"})
+        assert "score must be one of" in reason(caught.value) and len(trained) == 1, "before anything is trained"
         return
     with pytest.raises(RuntimeError) as caught:
         run(["train", "evaluate", "all_folds", "pipeline"], **options)

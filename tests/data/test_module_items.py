@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from monai_anomaly.data import ddad_items
+from monai_anomaly.data import ddad_items, pretraining_items
 
 
 def _write(folder: Path, **sections: Any) -> Path:
@@ -76,3 +76,14 @@ def test_fields_that_only_some_have_are_refused(tmp_path: Path) -> None:
 def test_numbers_outside_their_range(fold: int, num_normal: int, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"got {fold} and {num_normal}"):
         ddad_items(_write(tmp_path), None, fold, num_normal)
+
+
+def test_a_pre_training_learns_from_what_nothing_is_measured_on(tmp_path: Path) -> None:
+    datalist = _write(tmp_path)
+    assert _names(pretraining_items(datalist)) == _names(pretraining_items(datalist, ["training"])) == HEALTHY
+    items = pretraining_items(datalist, ["unlabeled", "training"], tmp_path)
+    assert _names(items) == [*[f"u{i}.png" for i in range(4)], *HEALTHY]
+    for section in ("testing", "validation"):
+        for sections in (section, ["training", section]):
+            with pytest.raises(ValueError, match=rf"sections must not be .*, got .'{section}'.: take 'training'"):
+                pretraining_items(datalist, sections)

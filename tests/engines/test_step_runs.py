@@ -119,9 +119,11 @@ def test_steps_of_another_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     given: list[Any] = []
     monkeypatch.setattr("monai_anomaly.engines.step_runs.run_steps", given.append)
     steps = {
-        "training": {"configs": ["train"], "settings": {"seed": 4, "max_epochs": 2}, "results": ["models/model.pt"]},
+        "training": {"configs": ["train"], "results": ["models/model.pt"]},
         "evaluation": {"configs": ["train", "evaluate"], "results": [str(tmp_path / "elsewhere.csv")]},
     }
+    # None leaves what the configuration files say
+    steps["training"]["settings"] = {"seed": 4, "max_epochs": 2, "batch_size": None}
     uses = [tmp_path / "weights.pt", None]
     BundleSteps("ae", tmp_path / "before", steps, {"seed": 3, "datalist": "d.json"}, uses).run()
     folder = tmp_path / "before"
