@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from .. import __version__
 from ..utils import file_mark, write_json
 
 JOB_FILE = "job.json"
+logger = logging.getLogger(__name__)
 
 
 def run_steps(job: Mapping[str, Any]) -> None:
@@ -42,11 +44,14 @@ def run_steps(job: Mapping[str, Any]) -> None:
     status_file = Path(job["folder"]) / JOB_FILE
     status = json.loads(status_file.read_text(encoding="utf-8")) if status_file.is_file() else {}
     fingerprint = ""
-    for step in job["steps"]:
+    for number, step in enumerate(job["steps"], 1):
         key = step.get("key", step["overrides"]["output_dir"])
         fingerprint = _fingerprint(step, fingerprint)  # what follows a changed training has changed too
         left = all(Path(result).is_file() for result in step.get("results", []))
-        if left and status.get(key, {}).get("fingerprint") == fingerprint:
+        finished = left and status.get(key, {}).get("fingerprint") == fingerprint
+        state = "finished before" if finished else "begins"
+        logger.info("step %d of %d, %s: %s", number, len(job["steps"]), key, state)
+        if finished:
             continue
         start = time.monotonic()
         workflow = ConfigWorkflow(config_file=step["configs"], workflow_type="train", **step["overrides"])

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,20 @@ def test_a_step_that_failed_is_not_finished_and_stops_those_after_it(job: dict[s
     job["steps"][0]["overrides"]["fail"] = False
     run_steps(job)
     assert runs(tmp_path) == ("000", "0")
+
+
+def test_each_step_says_when_it_begins_and_whether_it_is_finished(
+    job: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        for expected in ("begins", "finished before"):
+            caplog.clear()
+            run_steps(job)
+            said = [record.getMessage() for record in caplog.records if record.getMessage().startswith("step ")]
+            assert [line.partition(",")[0] for line in said] == [
+                f"step {number} of {len(job['steps'])}" for number in range(1, len(job["steps"]) + 1)
+            ]
+            assert all(line.endswith(f": {expected}") for line in said)
 
 
 def test_a_missing_file_that_is_used_is_named(job: dict[str, Any], tmp_path: Path) -> None:
