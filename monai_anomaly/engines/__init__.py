@@ -11,6 +11,7 @@ from .ensemble_trainer import EnsembleTrainer
 from .fold_runs import FoldRuns, end_with_parent
 from .masked_batch import MaskedBatch
 from .parameter_groups import decay_groups
+from .restored_batch import RestoredPair
 from .step_runs import BundleSteps, run_steps
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "LossBatch",
     "MaskedBatch",
     "NoisedPair",
+    "RestoredPair",
     "decay_groups",
     "device_of_rank",
     "end_processes",

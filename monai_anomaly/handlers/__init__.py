@@ -7,6 +7,7 @@ from .discrepancy_loader import DiscrepancyLoader, load_refiner, refiner_setting
 from .gradient_clipper import GradientClipper
 from .image_panels import AnomalyImagePanels
 from .member_loader import MemberLoader, find_members, member_files, member_marks, member_settings, pack_members
+from .member_start import MemberStart
 from .metric_handlers import AnomalyMetrics, ImageAP, ImageAUROC, PixelAP, PixelAUROC, PixelBestDice, PixelPRO
 from .progress import EpochProgress, loss_value
 from .pseudo_label_writer import PseudoLabelWriter
@@ -25,6 +26,7 @@ __all__ = [
     "ImageAP",
     "ImageAUROC",
     "MemberLoader",
+    "MemberStart",
     "MetricsWriter",
     "PixelAP",
     "PixelAUROC",

@@ -19,6 +19,7 @@ from .masked_map import (
     mean_reconstruction,
 )
 from .memory import MemoryBlock
+from .one_step import OneStepRestorer
 from .outputs import AutoencoderOutput, EnsembleOutput, MaskedOutput
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "MemoryBlock",
     "NetworkEnsemble",
     "NetworkFolds",
+    "OneStepRestorer",
     "REFINED_SCORES",
     "RESIDUALS",
     "ReconstructionMap",
