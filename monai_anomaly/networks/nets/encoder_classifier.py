@@ -141,8 +141,8 @@ class ConvolutionalEncoder(nn.Module):
     """A convolutional network as an encoder: each place of its last feature map is a token.
 
     Args:
-        network: makes a feature map (B, d, *s) of images (B, C, *S), itself or by its part ``features``, as MONAI's
-            ``DenseNet121`` does.
+        network: makes a feature map ``(B, d, *s)`` of images ``(B, C, *S)``, itself or by its part ``features``, as
+            MONAI's ``DenseNet121`` does.
         in_channels: channels C of an image.
         spatial_size: size of an image in pixels.
 
