@@ -26,6 +26,8 @@ BUNDLES = {  # the networks of the bundles as they are by default, and that of t
     | {"decoder_hidden_size": 96, "decoder_num_heads": 4},
     "ViT-S/16": {"spatial_size": 224, "network_channels": 3},
 }
+# a batch and its masks: the bundle's training, its test in larger batches, and its test as it is by default
+SIZES = (("small", 16, 2), ("small", 16, 4), ("small", 4, 4), ("small", 1, 4), ("ViT-S/16", 1, 4))
 
 
 def measure_masks(name: str, batch_size: int, masks: int, repeats: int) -> dict[str, float]:
@@ -100,17 +102,21 @@ def main() -> None:
     """Print the ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=1, help="cores to use (default: %(default)s)")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="cores to use, one run each")
     parser.add_argument("--variants", type=int, default=4, help="kept variants, for the time of an epoch any will do")
     parser.add_argument("--output", help="JSON file for the figures")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    result = measure_features(options.repeats, options.variants)
-    for name, batch_size, masks in (("small", 16, 2), ("small", 16, 4), ("small", 1, 4), ("ViT-S/16", 1, 4)):
-        result |= measure_masks(name, batch_size, masks, options.repeats)
-    for label, value in result.items():
-        print(f"{label:70s} {value:.4g}")
+    result: dict[str, dict[str, float]] = {}
+    for threads in options.threads:
+        torch.set_num_threads(threads)
+        figures = measure_features(options.repeats, options.variants)
+        for name, batch_size, masks in SIZES:
+            figures |= measure_masks(name, batch_size, masks, options.repeats)
+        result[f"{threads} cores" if threads > 1 else "1 core"] = figures
+    for cores, figures in result.items():
+        for label, value in figures.items():
+            print(f"{cores}, {label:70s} {value:.4g}")
     if options.output:
         write_json(options.output, result)
 
