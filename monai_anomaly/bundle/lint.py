@@ -11,7 +11,7 @@ from typing import Any
 
 from .config_tree import load_strict_json, walk
 from .finding import ERROR, WARNING, Finding
-from .lint_files import lint_files
+from .lint_files import is_run_output, lint_files
 from .lint_ids import bases_of, complete, lint_ids
 from .lint_values import lint_inert, lint_values
 from .metadata import own_problems, schema_problems
@@ -24,7 +24,8 @@ def lint_bundle(bundle_dir: str | os.PathLike[str]) -> list[Finding]:
 
     The rules are in ``lint_files`` (files and weights), ``lint_values`` (targets, expressions, macros, paths),
     ``lint_ids`` (references, MONAI's properties, ids that other programs read) and ``metadata``. Every JSON file is
-    looked at, whether or not a standard command would read it; outside ``configs`` it must hold plain data.
+    looked at, whether or not a standard command would read it; outside ``configs`` it must hold plain data. Of the
+    configurations that runs leave below ``runs`` and ``eval`` it is only said that they are there.
 
     Args:
         bundle_dir: folder of the bundle.
@@ -44,7 +45,7 @@ def lint_bundle(bundle_dir: str | os.PathLike[str]) -> list[Finding]:
     for path in sorted(root.rglob("*")):
         name = path.relative_to(root).as_posix()
         if path.suffix.lower() == ".json" and path.is_file() and not path.is_symlink():
-            findings += _read(path, name, configs) if name.startswith("configs/") else _read_inert(path, name)
+            findings += _read(path, name, configs) if name.startswith("configs/") else _read_data(path, name)
     metadata = configs.pop(METADATA, None)
     for file, config in configs.items():
         for bases in bases_of(file, configs):
@@ -74,12 +75,19 @@ def _read(path: Path, name: str, configs: dict[str, Any]) -> Iterator[Finding]:
         yield Finding("json", name, "", "the top level is not a dictionary", "write a dictionary of ids")
 
 
-def _read_inert(path: Path, name: str) -> Iterator[Finding]:
+def _read_data(path: Path, name: str) -> Iterator[Finding]:
     """JSON elsewhere is data, such as a datalist; ``--config_file`` would take it as a config all the same."""
     try:
-        yield from lint_inert(name, load_strict_json(path))
+        live = list(lint_inert(name, load_strict_json(path)))
     except ValueError as error:
         yield Finding("json", name, "", f"not valid JSON: {error}", "mend the file")
+        return
+    if live and is_run_output(Path(name)):  # one finding for the whole folder: a run leaves hundreds of such values
+        text = "holds configurations of runs, which are not checked"
+        remedy = "run none that you have not written, and leave the folder out of what you distribute"
+        yield Finding("run-config", Path(name).parts[0], "", text, remedy, WARNING)
+    else:
+        yield from live
 
 
 def _uses_package(configs: dict[str, Any]) -> bool:

@@ -84,7 +84,7 @@ def _entries(root: Path) -> list[Path]:
     return sorted(path for path in root.rglob("*") if path.is_symlink() or not path.is_dir())
 
 
-def _is_run_output(path: Path) -> bool:
+def is_run_output(path: Path) -> bool:
     """Whether training or evaluation wrote a file into the bundle's own folder; code is never taken for an output."""
     written = path.suffix in _OUTPUT_SUFFIXES or path.name.startswith("events.out.tfevents")
     return path.parts[0] in ("runs", "eval") and written
@@ -102,7 +102,7 @@ def lint_files(root: Path) -> Iterator[Finding]:
     for path in listed:
         if path.is_symlink():
             continue
-        if not _is_run_output(path.relative_to(root)):
+        if not is_run_output(path.relative_to(root)):
             yield from _lint_one(path, root)
         elif path.suffix == ".pt":  # other outputs are not loaded, and their size and paths stay on this machine
             yield from _lint_weights(path, _relative(path, root))

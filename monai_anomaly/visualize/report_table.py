@@ -103,17 +103,38 @@ def _compare_inverted(metrics: Mapping[str, Any], baselines: Mapping[str, Any]) 
     return {"kind": "alarm", "text": text}
 
 
+def _is_inverted(entry: Any) -> bool:
+    """Whether anomalous images score lower than healthy ones, and not just by chance where an interval tells."""
+    value, high = _number(entry), _number(entry, "high")
+    return value is not None and max(value, value if high is None else high) < 0.5
+
+
+def _state_inverted(metrics: Mapping[str, Any]) -> dict[str, str] | None:
+    """Say when the method itself is inverted, which no other comparison shows."""
+    entry = metrics.get("image_auroc")
+    if not _is_inverted(entry):
+        return None
+    text = (
+        f"The method is inverted (image AUROC {_number(entry):.3f}): anomalous images score lower than healthy ones. "
+        "Reading it the other way round would be a choice made on the test labels: look at what the images that score "
+        "highest have in common, and train for longer."
+    )
+    return {"kind": "alarm", "text": text}
+
+
 def compare_with_baselines(metrics: Mapping[str, Any], baselines: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Plain sentences on how the method stands against what needs no learning.
+    """Plain sentences on how the method stands against guessing and what needs no learning.
 
     Args:
         metrics: name to ``{"value", "low", "high", "oracle"}`` of the method.
         baselines: baseline name to name to ``{"value", "low", "high"}``.
 
     Returns:
-        sentences as ``{"kind": "alarm" | "plain", "text": str}``, an alarm where a baseline is as good or better.
+        sentences as ``{"kind": "alarm" | "plain", "text": str}``, an alarm where a baseline is as good or better, or
+        the method is worse than guessing.
     """
-    found = [_compare_one(metric, metrics, baselines) for metric in ("image_auroc", "image_ap")]
+    found = [_state_inverted(metrics)]
+    found += [_compare_one(metric, metrics, baselines) for metric in ("image_auroc", "image_ap")]
     found.append(_compare_inverted(metrics, baselines))
     return [sentence for sentence in found if sentence is not None]
 
@@ -138,11 +159,12 @@ def _cell(name: str, entry: Any) -> dict[str, Any]:
 
 
 def _baseline_row(name: str, entry: Mapping[str, Any], columns: list[str]) -> dict[str, Any]:
-    auroc = _number(entry.get("image_auroc"))
-    inverted = auroc is not None and auroc < 0.5
-    note = "inverted: anomalous images score lower" if inverted else "no learning"
     cells = [_cell(column, entry.get(column)) for column in columns]
-    return {"name": baseline_name(name), "note": note, "kind": "baseline", "cells": cells}
+    return {"name": baseline_name(name), "note": _note(entry, "no learning"), "kind": "baseline", "cells": cells}
+
+
+def _note(entries: Mapping[str, Any], otherwise: str) -> str:
+    return "inverted: anomalous images score lower" if _is_inverted(entries.get("image_auroc")) else otherwise
 
 
 def _chance_row(counts: Mapping[str, Any], columns: list[str]) -> dict[str, Any]:
@@ -179,7 +201,7 @@ def results_table(summary: Mapping[str, Any]) -> dict[str, Any]:
     columns = [{"id": n, "name": metric_name(n), "oracle": bool(metrics[n].get("oracle"))} for n in names]
     if not names:
         return {"columns": [], "rows": []}
-    rows = [{"name": summary.get("method", "method"), "note": "", "kind": "method"}]
+    rows = [{"name": summary.get("method", "method"), "note": _note(metrics, ""), "kind": "method"}]
     rows[0]["cells"] = [_cell(name, metrics[name]) for name in names]
     ranked = sorted(baselines, key=lambda name: -(_number(baselines[name].get("image_auroc")) or 0.0))
     rows += [_baseline_row(name, baselines[name], names) for name in ranked]

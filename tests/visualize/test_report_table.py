@@ -48,6 +48,24 @@ def test_an_inverted_baseline_is_named_so_and_not_flipped() -> None:
     assert results_table(summary())["rows"][1]["note"] == "no learning"
 
 
+@pytest.mark.parametrize(
+    ("entry", "inverted"),
+    [
+        ({"value": 0.31, "low": 0.18, "high": 0.48}, True),
+        ({"value": 0.31, "low": 0.18, "high": 0.52}, False),
+        ({"value": 0.31, "low": None, "high": None}, True),
+        ({"value": 0.5, "low": None, "high": None}, False),
+        ({"value": None, "low": None, "high": None}, False),
+    ],
+)
+def test_an_inverted_method_is_named_so_unless_it_may_be_chance(entry: dict[str, Any], inverted: bool) -> None:
+    found = compare_with_baselines({"image_auroc": entry}, {})
+    method, *_ = results_table({"method": "m", "metrics": {"image_auroc": entry}})["rows"]
+    assert method["note"] == ("inverted: anomalous images score lower" if inverted else "")
+    assert [sentence["kind"] for sentence in found] == ["alarm"] * inverted
+    assert all("inverted (image AUROC 0.310)" in sentence["text"] for sentence in found)
+
+
 def test_undefined_values_and_empty_results() -> None:
     metrics = {"image_auroc": {"value": None, "low": None, "high": None}, "my_metric": {"value": float("nan")}}
     table = results_table({"method": "m", "metrics": metrics})
