@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,6 +15,25 @@ from ..utils import Keys, plain_tensor
 
 # what an evaluation step hands on beside the inferer's result, where the batch has it
 _CARRIED = (Keys.IMAGE, Keys.LABEL, Keys.TARGET, Keys.PATIENT, Keys.FOREGROUND, Keys.INDEX)
+
+
+def moved(
+    batchdata: dict[str, Any],
+    keys: Sequence[str],
+    device: str | torch.device | None = None,
+    non_blocking: bool = False,
+    **kwargs: Any,
+) -> list[Tensor]:
+    """Tensors of a batch by their keys, plain and on the device: what every ``prepare_batch`` begins with.
+
+    Args:
+        batchdata: the batch.
+        keys: which of it.
+        device: where to move them.
+        non_blocking: as in ``Tensor.to``.
+        kwargs: further arguments of ``Tensor.to``.
+    """
+    return [plain_tensor(batchdata[key]).to(device=device, non_blocking=non_blocking, **kwargs) for key in keys]
 
 
 def prepare_image_batch(
@@ -32,7 +52,7 @@ def prepare_image_batch(
         non_blocking: as in ``Tensor.to``.
         kwargs: further arguments of ``Tensor.to``.
     """
-    image = plain_tensor(batchdata[Keys.IMAGE]).to(device=device, non_blocking=non_blocking, **kwargs)
+    (image,) = moved(batchdata, [Keys.IMAGE], device, non_blocking, **kwargs)
     return image, image
 
 
@@ -50,10 +70,7 @@ def prepare_restoration_batch(
         non_blocking: as in ``Tensor.to``.
         kwargs: further arguments of ``Tensor.to``.
     """
-    image, clean = (
-        plain_tensor(batchdata[key]).to(device=device, non_blocking=non_blocking, **kwargs)
-        for key in (Keys.IMAGE, Keys.CLEAN)
-    )
+    image, clean = moved(batchdata, [Keys.IMAGE, Keys.CLEAN], device, non_blocking, **kwargs)
     return image, clean
 
 
@@ -76,7 +93,7 @@ def prepare_pair_batch(
         Images (2B, C, *S) or features (2B, d), all clean ones first, and classes (2B,), 1 for an anomaly.
     """
     if Keys.FEATURES in batchdata:
-        features = batchdata[Keys.FEATURES].to(device=device, non_blocking=non_blocking, **kwargs)
+        (features,) = moved(batchdata, [Keys.FEATURES], device, non_blocking, **kwargs)
         inputs = features.transpose(0, 1).flatten(0, 1)
     else:
         inputs = torch.cat(prepare_restoration_batch(batchdata, device, non_blocking, **kwargs)[::-1])

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from ..functional.diffusion import PREDICTIONS, min_snr_weight
 from ..losses.noise_prediction_loss import NoiseTarget
-from ..utils import Keys, derive_seed, plain_tensor
+from ..utils import Keys, derive_seed
+from .batch import prepare_restoration_batch
 
 
 class NoisedPair(DiffusionPrepareBatch):
@@ -76,10 +77,7 @@ class NoisedPair(DiffusionPrepareBatch):
             non_blocking: as in ``Tensor.to``.
             kwargs: further arguments of ``Tensor.to``.
         """
-        clean, condition = (
-            plain_tensor(batchdata[key]).to(device=device, non_blocking=non_blocking, **kwargs)
-            for key in (Keys.CLEAN, Keys.IMAGE)
-        )
+        condition, clean = prepare_restoration_batch(batchdata, device, non_blocking, **kwargs)
         noise, times = self._draw(clean, batchdata)
         wanted = self.get_target(clean, noise, times)
         target = NoiseTarget(wanted, self.weights.to(times.device)[times])

@@ -10,7 +10,8 @@ from monai.networks.utils import eval_mode
 from torch import Tensor
 
 from ..networks.blocks.discrepancy_map import REFINED_SCORES, DiscrepancyMap
-from ..utils import Keys, plain_tensor
+from ..utils import Keys
+from .batch import moved
 
 
 class DiscrepancyPair:
@@ -49,10 +50,7 @@ class DiscrepancyPair:
             non_blocking: as in ``Tensor.to``.
             kwargs: further arguments of ``Tensor.to``.
         """
-        image, label = (
-            plain_tensor(batchdata[key]).to(device=device, non_blocking=non_blocking, **kwargs)
-            for key in (Keys.IMAGE, Keys.LABEL)
-        )
+        image, label = moved(batchdata, [Keys.IMAGE, Keys.LABEL], device, non_blocking, **kwargs)
         with eval_mode(self.network.network):  # which switches gradients off too
             maps, _ = self.network.compare(image)
         return maps, label

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ..inferers.restoration_inferer import RestorationInferer
 from ..networks.blocks.diffusion_map import DiffusionMap
-from ..utils import Keys, plain_tensor
+from ..utils import Keys
+from .batch import moved
 
 
 class RestoredPair:
@@ -41,5 +42,5 @@ class RestoredPair:
             non_blocking: as in ``Tensor.to``.
             kwargs: further arguments of ``Tensor.to``.
         """
-        image = plain_tensor(batchdata[Keys.IMAGE]).to(device=device, non_blocking=non_blocking, **kwargs)
+        (image,) = moved(batchdata, [Keys.IMAGE], device, non_blocking, **kwargs)
         return image, self.inferer(image, self.network)[Keys.RECONSTRUCTION]
