@@ -138,8 +138,8 @@ def test_each_seed_draws_its_own_unlabeled_images(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "jobs", "reference"),
-    # ablations: 3 shared by all ratios, 5 for each of 3 ratios, 3 seeds; data sets: 3 + 1 + 1 + 1 seeds
-    [("amae_ablations", (3 + 5 * 3) * 3, "AMAE"), ("dual_distribution", 10 * 6, "AMAE")],
+    # ablations: 3 shared by all ratios, 5 for each of 6 ratios, 3 seeds; data sets: 3 + 1 + 1 + 1 seeds
+    [("amae_ablations", (3 + 5 * 6) * 3, "AMAE"), ("dual_distribution", 10 * 6, "AMAE")],
 )
 def test_the_matrices_of_two_distributions_are_complete(
     name: str, jobs: int, reference: str, tmp_path: Path, shared_data: Path
