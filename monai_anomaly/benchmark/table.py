@@ -8,8 +8,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..utils import write_json, write_text
+from ..utils import atomic_path, write_json, write_text
 from .matrix import DataSet, Matrix
+from .ratio_plot import plot_ratios
 from .results import CHI_SQUARE, collect
 
 _METRICS = {
@@ -34,6 +35,8 @@ class _Column(NamedTuple):
 def write_tables(matrix: Matrix, output_dir: str | Path) -> Path:
     """Write ``table.json`` and ``table.md`` into the folder of a matrix.
 
+    A data set with several anomaly ratios gets a plot beside them, ``ratios_NAME.png``.
+
     Returns:
         Path of the Markdown file.
     """
@@ -42,6 +45,9 @@ def write_tables(matrix: Matrix, output_dir: str | Path) -> Path:
     write_json(output / "table.json", results)
     path = output / "table.md"
     write_text(path, "\n".join(_markdown(matrix, results)) + "\n")
+    for name, figure in plot_ratios(matrix, results).items():
+        with atomic_path(output / f"ratios_{name}.png") as temporary:
+            figure.savefig(temporary, dpi=150, format="png")
     return path
 
 
