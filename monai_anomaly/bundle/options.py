@@ -21,16 +21,16 @@ from monai.bundle import run
 
 
 def check_options(arguments: Sequence[str] | None = None) -> None:
-    """Refuse options of ``monai.bundle run`` that no configuration file knows, and end errors with their reason.
+    """Refuse options of ``monai.bundle run`` that would be ignored, and end errors with their reason.
 
-    MONAI merges any ``--name value`` into the configuration, so a mistyped option would be ignored and the run would go
-    on for hours with the default.
+    MONAI merges any ``--name value`` into the configuration, so a mistyped option would have no effect and the run
+    would go on for hours with the default. So would ``--name None``, which MONAI leaves out.
 
     Args:
         arguments: command line; None: the one of this process. Anything but ``monai.bundle run`` is left alone.
 
     Raises:
-        ValueError: when an option is unknown.
+        ValueError: when an option is unknown or None.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     if arguments is None:
@@ -42,11 +42,13 @@ def check_options(arguments: Sequence[str] | None = None) -> None:
     if not files or any(file.suffix != ".json" for file in files):  # named elsewhere (--args_file), or not ours
         return
     settings = _settings(files)
-    known = {_first_id(key) for key in settings} | set(inspect.signature(run).parameters)
+    ids = {_first_id(key) for key in settings}
     for name in options:
-        if _first_id(name) not in known:
+        if _first_id(name) not in ids | set(inspect.signature(run).parameters):
             raise ValueError(f"unknown option --{name}: {_hint(name, settings, files[0].with_name('train.json'))}")
     for name, text in options.items():
+        if text == "None" and _first_id(name) in ids and settings.get(name, text) is not None:
+            raise ValueError(f"MONAI ignores --{name} None: write --{name} '$None'.")
         if name.removeprefix("+") == "spatial_size" and text[:1] not in ("$", "@"):
             _check_spatial_size(text)
 

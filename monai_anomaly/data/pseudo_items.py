@@ -77,7 +77,7 @@ def pseudo_labeled_items(
         called = f"the images of only {len(patients)} patient" if patients else "no image"
         raise ValueError(
             f"{pseudo_labels} calls {called} abnormal, so module B has nothing to learn from: use stage 1 alone, raise "
-            "percent, add unlabeled images, or give pseudo_labels=None to learn from all of them"
+            "percent, add unlabeled images, or give --pseudo_labels '$None' to learn from all of them"
         )
     hidden = (Keys.TARGET, Keys.LABEL)
     return [{key: value for key, value in item.items() if key not in hidden} for item in normal + chosen]

@@ -71,7 +71,7 @@ class MemberLoader:
             )
         if folds.max_asked is not None:
             logger.info(
-                "asking folds %s; --max_asked %d is the most, None asks all", _listed(folds.asked()), folds.max_asked
+                "asking folds %s; --max_asked %d is the most, '$None' asks all", _listed(folds.asked()), folds.max_asked
             )
         return list(present)
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,15 @@ from monai_anomaly.utils import load_weights
 def config(tmp_path: Path) -> str:
     path = tmp_path / "train.json"
     path.write_text(
-        json.dumps({"max_epochs": 3, "spatial_size": [64, 64], "train": {}, "validate#dataset#data#section": "testing"})
+        json.dumps(
+            {
+                "max_epochs": 3,
+                "spatial_size": [64, 64],
+                "train": {},
+                "validate#dataset#data#section": "testing",
+                "limit": None,
+            }
+        )
     )
     return str(path)
 
@@ -29,6 +38,7 @@ def config(tmp_path: Path) -> str:
         ["--max_epochs=3"],
         ["--train#trainer#max_epochs", "3", "--validate::dataset", "1"],
         ["--meta_file", "x", "--logging_file", "y"],
+        ["--limit", "None", "--meta_file", "None", "--max_epochs", "$None"],
         ["--+train", "{'a': 1}"],
         ["--spatial_size", "[32, 32]"],
         ["--spatial_size", "$[@max_epochs] * 2"],
@@ -43,6 +53,13 @@ def test_known_options_pass(config: str, options: list[str]) -> None:
 def test_unknown_options_are_refused(config: str, option: str, message: str) -> None:
     with pytest.raises(ValueError, match=message.replace("?", r"\?")):
         check_options(["run", "--config_file", f"['{config}']", option, "3"])
+
+
+@pytest.mark.parametrize("name", ["max_epochs", "+train", "train#trainer", "validate#dataset#data#section"])
+def test_none_that_would_be_ignored_is_refused(config: str, name: str) -> None:
+    for options in (["--" + name, "None"], [f"--{name}=None"]):
+        with pytest.raises(ValueError, match=re.escape(f"MONAI ignores --{name} None: write --{name} '$None'.")):
+            check_options(["run", "--config_file", config, *options])
 
 
 @pytest.mark.parametrize("size", ["64", "[64]", "[64,'a']", "sixty", "[1,2,3,4]", "[True,64]", "[0,64]"])

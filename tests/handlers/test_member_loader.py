@@ -83,7 +83,7 @@ def test_members_that_are_not_asked_are_loaded_and_packed(tmp_path: Path, caplog
     with caplog.at_level(logging.INFO):
         assert MemberLoader(network, tmp_path).load() == [0, 1, 3]
     _assert_loaded(network, trained)
-    assert "asking folds 0, 3; --max_asked 2 is the most, None asks all" in caplog.text
+    assert "asking folds 0, 3; --max_asked 2 is the most, '$None' asks all" in caplog.text
     assert pack_members(network, tmp_path, tmp_path / "model.pt") == [0, 1, 3]
 
 
