@@ -30,7 +30,9 @@ _NOT_RUN = -1
 def command(step: Mapping[str, Any]) -> str:
     """The ``monai.bundle run`` command that does the same as a step."""
     configs = "[" + ",".join(f"'{config}'" for config in step["configs"]) + "]"
-    overrides = " ".join(f"--{key} {shlex.quote(str(value))}" for key, value in step["overrides"].items())
+    # MONAI's command line ignores a plain None
+    values = {key: "$None" if value is None else str(value) for key, value in step["overrides"].items()}
+    overrides = " ".join(f"--{key} {shlex.quote(value)}" for key, value in values.items())
     return f'python -m monai.bundle run --config_file "{configs}" {overrides}'
 
 

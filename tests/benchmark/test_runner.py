@@ -258,8 +258,10 @@ def test_unlike_methods_run_in_one_matrix(unlike: Matrix, tmp_path: Path) -> Non
 
 
 def test_the_printed_command_says_all_settings() -> None:
-    text = command({"configs": ["a.json", "b.json"], "overrides": {"score": "ens", "spatial_size": [64, 64]}})
-    expected = "python -m monai.bundle run --config_file \"['a.json','b.json']\" --score ens --spatial_size '[64, 64]'"
+    overrides = {"score": "ens", "spatial_size": [64, 64], "limit": None}
+    text = command({"configs": ["a.json", "b.json"], "overrides": overrides})
+    expected = "python -m monai.bundle run --config_file \"['a.json','b.json']\" --score ens"
+    expected += " --spatial_size '[64, 64]' --limit '$None'"
     assert text == expected
 
 
