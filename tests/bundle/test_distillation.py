@@ -116,7 +116,9 @@ def test_the_student_is_evaluated_and_infers_in_one_evaluation(
     assert len(network.sampler.times) == 1 and network.network.asked() == [0]
     weights = states(distilled)[0]
     assert all(torch.equal(value, weights[name]) for name, value in network.network[0].state_dict().items())
-    told = json.loads((tmp_path / "eval/metrics.json").read_text())["settings"]
+    metrics = json.loads((tmp_path / "eval/metrics.json").read_text())
+    assert metrics["method"] == "Image-conditioned diffusion, distilled"
+    told = metrics["settings"]
     assert told["num_steps"] == 1 and told["training"]["variants"] == 2
     del common["other_dir"], common["held_out"]
     run(("inference", "distilled"), output_dir=str(tmp_path / "maps"), **common)
