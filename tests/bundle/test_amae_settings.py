@@ -79,3 +79,25 @@ def test_the_steps_before_have_their_settings_of_the_paper_too(
         found[name] = tuple(own[setting] for setting in names.get(name, ()))
         assert own["hidden_size"] == (384 if "paper" in configs else 96)
     assert found == {**expected, "evaluation": (), "pseudo_labels": ()}
+
+
+@pytest.mark.parametrize(
+    ("given", "before"),
+    [
+        ({}, ["pretraining", "stage1"]),
+        ({"pseudo_labels": None}, ["pretraining"]),
+        ({"pseudo_labels": "labels.json", "start_weights": "start.pt"}, []),
+    ],
+)
+def test_steps_before_are_run_for_what_is_not_given(
+    given: dict[str, Any], before: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[str] = []
+    monkeypatch.setattr("monai_anomaly.engines.BundleSteps.run", lambda steps: ran.append(steps.output_dir.name))
+    parser = ConfigParser()
+    parser.read_config([str(BUNDLES / "amae/configs" / f"{config}.json") for config in PIPELINE])
+    parser.update({"output_dir": str(tmp_path), **given})
+    for number, expression in enumerate(parser["run"]):
+        if "before" in expression:
+            parser.get_parsed_content(f"run#{number}")
+    assert ran == before
