@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from ..visualize.report_table import baseline_name, best_baseline
 from .matrix import DataSet, Matrix
 
 if TYPE_CHECKING:
@@ -75,8 +76,7 @@ def _draw_row(axes: Axes, label: str, cells: Mapping[float, Mapping[str, Any] | 
 
 
 def _draw_best_baseline(axes: Axes, baselines: Mapping[str, Any]) -> None:
-    values = {name: entry[METRIC]["value"] for name, entry in baselines.items() if METRIC in entry}
-    measured = {name: value for name, value in values.items() if value is not None}
-    if measured:
-        name = max(measured, key=lambda key: measured[key])
-        axes.axhline(measured[name], color="0.4", linestyle=":", label=f"{name.replace('_', ' ')} (no learning)")
+    best = best_baseline(baselines, METRIC)
+    if best is not None:
+        name, value = best
+        axes.axhline(value, color="0.4", linestyle=":", label=f"{baseline_name(name)} (no learning)")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .config_tree import load_strict_json, walk
+from .expressions import IMPORTS
 from .finding import ERROR, WARNING, Finding
 from .lint_files import is_run_output, lint_files
 from .lint_ids import bases_of, complete, lint_ids
@@ -25,7 +26,8 @@ def lint_bundle(bundle_dir: str | os.PathLike[str]) -> list[Finding]:
     The rules are in ``lint_files`` (files and weights), ``lint_values`` (targets, expressions, macros, paths),
     ``lint_ids`` (references, MONAI's properties, ids that other programs read) and ``metadata``. Every JSON file is
     looked at, whether or not a standard command would read it; outside ``configs`` it must hold plain data. Of the
-    configurations that runs leave below ``runs`` and ``eval`` it is only said that they are there.
+    configurations that runs leave below ``runs`` and ``eval`` it is said that they are there, and they may run no more
+    code than those of the bundle.
 
     Args:
         bundle_dir: folder of the bundle.
@@ -45,7 +47,7 @@ def lint_bundle(bundle_dir: str | os.PathLike[str]) -> list[Finding]:
     for path in sorted(root.rglob("*")):
         name = path.relative_to(root).as_posix()
         if path.suffix.lower() == ".json" and path.is_file() and not path.is_symlink():
-            findings += _read(path, name, configs) if name.startswith("configs/") else _read_data(path, name)
+            findings += _read(path, name, configs) if name.startswith("configs/") else _read_data(path, name, root)
     metadata = configs.pop(METADATA, None)
     for file, config in configs.items():
         for bases in bases_of(file, configs):
@@ -75,19 +77,23 @@ def _read(path: Path, name: str, configs: dict[str, Any]) -> Iterator[Finding]:
         yield Finding("json", name, "", "the top level is not a dictionary", "write a dictionary of ids")
 
 
-def _read_data(path: Path, name: str) -> Iterator[Finding]:
+def _read_data(path: Path, name: str, root: Path) -> Iterator[Finding]:
     """JSON elsewhere is data, such as a datalist; ``--config_file`` would take it as a config all the same."""
     try:
-        live = list(lint_inert(name, load_strict_json(path)))
+        content = load_strict_json(path)
     except ValueError as error:
         yield Finding("json", name, "", f"not valid JSON: {error}", "mend the file")
         return
-    if live and is_run_output(Path(name)):  # one finding for the whole folder: a run leaves hundreds of such values
-        text = "holds configurations of runs, which are not checked"
-        remedy = "run none that you have not written, and leave the folder out of what you distribute"
-        yield Finding("run-config", Path(name).parts[0], "", text, remedy, WARNING)
-    else:
-        yield from live
+    live = list(lint_inert(name, content))
+    yield from _lint_run_config(name, content, root) if live and is_run_output(Path(name)) else live
+
+
+def _lint_run_config(name: str, content: Any, root: Path) -> Iterator[Finding]:
+    """A run leaves hundreds of live values, paths of this machine among them: one warning for the whole folder."""
+    text, remedy = "holds configurations of runs", "leave the folder out of what you distribute"
+    yield Finding("run-config", Path(name).parts[0], "", text, remedy, WARNING)
+    imports = [f"${statement}" for statement in IMPORTS]  # an overlay has those of the file it is laid over
+    yield from (finding for finding in lint_values(name, content, root, imports) if finding.rule != "path")
 
 
 def _uses_package(configs: dict[str, Any]) -> bool:

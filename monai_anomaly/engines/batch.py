@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,6 +35,27 @@ def moved(
         kwargs: further arguments of ``Tensor.to``.
     """
     return [plain_tensor(batchdata[key]).to(device=device, non_blocking=non_blocking, **kwargs) for key in keys]
+
+
+class MovedBatch(ABC):
+    """A ``prepare_batch`` that makes input and target of tensors of the batch, once they are on the device."""
+
+    #: what :meth:`make` takes
+    keys: tuple[str, ...]
+
+    def __call__(
+        self,
+        batchdata: dict[str, Any],
+        device: str | torch.device | None = None,
+        non_blocking: bool = False,
+        **kwargs: Any,
+    ) -> tuple[Tensor, Tensor]:
+        """Input and target, see :meth:`make`; the arguments are those of :func:`prepare_image_batch`."""
+        return self.make(*moved(batchdata, self.keys, device, non_blocking, **kwargs))
+
+    @abstractmethod
+    def make(self, *tensors: Tensor) -> tuple[Tensor, Tensor]:
+        """Input and target, made of the tensors of ``keys``."""
 
 
 def prepare_image_batch(

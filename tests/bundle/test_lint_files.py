@@ -135,14 +135,17 @@ def test_outputs_of_runs_may_stay_but_must_be_inert(bundle: Path, folder: str) -
     (outputs / "scores.csv").write_text("image,score\n/home/me/image.png,1\n")
     assert lint_bundle(bundle) == []
     torch.save({"a": os.system}, outputs / "model.pt")
-    assert ("weights", f"{folder}/model.pt") in fired(bundle, ERROR)
+    (outputs / "train.json").write_text("{\"run\": \"$__import__('os').system('id')\"}")
+    found = fired(bundle, ERROR)
+    assert ("weights", f"{folder}/model.pt") in found and ("expression", f"{folder}/train.json") in found
 
 
 def test_configurations_of_runs_are_named_once(bundle: Path) -> None:
     for folder in ("runs/first/bundles/other/configs", "eval", "docs"):
         (bundle / folder).mkdir(parents=True, exist_ok=True)
         (bundle / folder / "train.json").write_text('{"loss": {"_target_": "torch.nn.L1Loss"}, "run": ["$@loss"]}')
-        (bundle / folder / "all_folds.json").write_text('{"device": "$torch.device(0)"}')
+        folds = {"device": "$torch.device('cpu')", "file": "$os.path.join(@root, 'a')", "root": "/data"}
+        (bundle / folder / "all_folds.json").write_text(json.dumps(folds))
     assert fired(bundle, WARNING) == {("run-config", "runs"), ("run-config", "eval")}
     assert fired(bundle, ERROR) == {("live-data", "docs/train.json"), ("live-data", "docs/all_folds.json")}
 
