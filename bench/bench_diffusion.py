@@ -16,7 +16,8 @@ from timing import shortest
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from monai_anomaly.networks.blocks import DiffusionSampler, NetworkFolds
+from monai_anomaly.networks.blocks import NetworkFolds
+from monai_anomaly.networks.maps import DiffusionSampler
 from monai_anomaly.utils import write_json
 
 SMALL: dict[str, Any] = {

@@ -14,7 +14,8 @@ import torch
 
 from monai_anomaly.functional import cka
 from monai_anomaly.losses import ReconstructionLoss, RepulsionLoss
-from monai_anomaly.networks.blocks import EnsembleMap, NetworkEnsemble
+from monai_anomaly.networks.blocks import NetworkEnsemble
+from monai_anomaly.networks.maps import EnsembleMap
 from monai_anomaly.networks.nets import DenseAutoencoder
 
 

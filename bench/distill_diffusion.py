@@ -29,7 +29,7 @@ from monai.utils import set_determinism
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from monai_anomaly.networks.blocks import DiffusionMap, DiffusionSampler
+from monai_anomaly.networks.maps import DiffusionMap, DiffusionSampler
 
 ONE_STEP = {"num_steps": 1, "spacing": "trailing", "eta": 0.0}  # the level that holds noise alone
 

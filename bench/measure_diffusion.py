@@ -25,8 +25,8 @@ from monai_anomaly.handlers import MemberLoader
 from monai_anomaly.metrics.image_accumulator import ImageAccumulator
 from monai_anomaly.metrics.pixel_accumulator import PixelAccumulator
 from monai_anomaly.metrics.summary import summarize_metrics
-from monai_anomaly.networks.blocks import RESIDUALS, DiffusionMap, DiffusionSampler
-from monai_anomaly.networks.blocks.diffusion_map import above_background
+from monai_anomaly.networks.maps import RESIDUALS, DiffusionMap, DiffusionSampler
+from monai_anomaly.networks.maps.diffusion_map import above_background
 from monai_anomaly.utils import write_json
 
 SHOWN = ("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "pixel_best_dice")

@@ -14,7 +14,8 @@ from monai.bundle import ConfigParser
 
 from ..handlers.discrepancy_loader import load_refiner
 from ..handlers.member_loader import member_file, member_settings, pack_members
-from ..networks.blocks import DiscrepancyMap, NetworkFolds
+from ..networks.blocks import NetworkFolds
+from ..networks.maps import DiscrepancyMap
 from ..utils import write_json
 
 logger = logging.getLogger(__name__)

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from .config_tree import MISSING, load_strict_json, look_up
 from .lint import has_errors, lint_bundle
-from .lint_ids import complete, required_ids
+from .lint.config_tree import MISSING, load_strict_json, look_up
+from .lint.ids import complete, required_ids
 from .metadata import verify_metadata_offline
 
 PASS, FAIL, SKIP = "pass", "fail", "skip"

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import audit_cli
+from .audit import cli as audit_cli
 from .convert_csv import convert_csv
 from .convert_folder import convert_folder
 from .datalist import SECTIONS, validate_datalist

@@ -6,7 +6,7 @@ from __future__ import annotations
 from monai.networks.utils import eval_mode
 from torch import Tensor
 
-from ..networks.blocks.discrepancy_map import REFINED_SCORES, DiscrepancyMap
+from ..networks.maps.discrepancy_map import REFINED_SCORES, DiscrepancyMap
 from ..utils import Keys
 from .batch import MovedBatch
 
@@ -24,7 +24,7 @@ class DiscrepancyPair(MovedBatch):
         ValueError: when the score has no refiner.
 
     Reference:
-        see :class:`monai_anomaly.networks.blocks.DiscrepancyMap`.
+        see :class:`monai_anomaly.networks.maps.DiscrepancyMap`.
     """
 
     keys = (Keys.IMAGE, Keys.LABEL)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..functional.masking import num_kept, random_kept
-from ..networks.blocks.masked_map import MaskedNetwork
+from ..networks.maps.masked_map import MaskedNetwork
 from ..utils import Keys, derive_seed
 from .batch import prepare_image_batch
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..inferers.restoration_inferer import RestorationInferer
-from ..networks.blocks.diffusion_map import DiffusionMap
+from ..networks.maps.diffusion_map import DiffusionMap
 from ..utils import Keys
 from .batch import MovedBatch
 

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..networks.blocks.discrepancy_map import REFINED_SCORES, DiscrepancyMap
+from ..networks.maps.discrepancy_map import REFINED_SCORES, DiscrepancyMap
 from ..utils import load_weights
 from .member_loader import MemberLoader
 from .training_checkpoint import SETTINGS
@@ -76,7 +76,7 @@ def refiner_settings(folder: str | os.PathLike[str], score: str) -> dict[str, An
 
     Args:
         folder: ``output_dir`` of the training.
-        score: see :class:`monai_anomaly.networks.blocks.DiscrepancyMap`.
+        score: see :class:`monai_anomaly.networks.maps.DiscrepancyMap`.
     """
     path = Path(folder) / REFINER / "models" / SETTINGS
     if score not in REFINED_SCORES or not path.is_file():

@@ -15,7 +15,7 @@ import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
 
-from ..data.audit_unlabeled import TRANSDUCTIVE, transductive_text
+from ..data.audit.unlabeled import TRANSDUCTIVE, transductive_text
 from ..functional.bootstrap import bootstrap_scores
 from ..functional.curves import IMAGE_STATISTICS
 from ..utils import finite_or_none, write_json, write_text

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from ..functional.errors import l2_error
 from ..functional.reduction import mean_score
-from ..networks.blocks.anomaly_map import ENSEMBLE_SCORES, EnsembleMap, MapOutput, ReconstructionMap
-from ..networks.blocks.classifier_map import ScoredMapOutput
+from ..networks.maps.anomaly_map import ENSEMBLE_SCORES, EnsembleMap, MapOutput, ReconstructionMap
+from ..networks.maps.classifier_map import ScoredMapOutput
 from ..utils import Keys, plain_tensor, unwrap
 
 
@@ -26,7 +26,7 @@ class ReconstructionInferer(Inferer):
         reduction: from a map (B, 1, *S) to scores (B, 1); the mean in D2UE, DDAD and MedIAnomaly.
 
     Reference:
-        see :class:`monai_anomaly.networks.blocks.ReconstructionMap`.
+        see :class:`monai_anomaly.networks.maps.ReconstructionMap`.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class EnsembleInferer(Inferer):
     """Scores images by the error or the disagreement of an ensemble of autoencoders.
 
     Args:
-        score: ``"ens"``, ``"unc"`` or ``"dsu"``, see :class:`monai_anomaly.networks.blocks.EnsembleMap`.
+        score: ``"ens"``, ``"unc"`` or ``"dsu"``, see :class:`monai_anomaly.networks.maps.EnsembleMap`.
         reduction: from a map (B, 1, *S) to scores (B, 1); the mean in D2UE and DDAD.
 
     Raises:

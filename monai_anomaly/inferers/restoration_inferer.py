@@ -15,7 +15,7 @@ from monai.networks.utils import eval_mode
 from torch import Tensor, nn
 
 from ..functional.reduction import mean_score
-from ..networks.blocks.diffusion_map import DiffusionMap
+from ..networks.maps.diffusion_map import DiffusionMap
 from ..utils import Keys, atomic_path, plain_tensor, unwrap
 
 
@@ -41,7 +41,7 @@ class RestorationInferer(Inferer):
 
         Args:
             inputs: (B, C, *S), in [-1, 1].
-            network: a :class:`monai_anomaly.networks.blocks.DiffusionMap`.
+            network: a :class:`monai_anomaly.networks.maps.DiffusionMap`.
             args: not used; the interface of MONAI's inferers has them.
             kwargs: not used.
 

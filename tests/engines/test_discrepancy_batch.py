@@ -16,7 +16,8 @@ from torch import Tensor
 
 from monai_anomaly.bundle.build import bundle_files
 from monai_anomaly.engines import DiscrepancyPair
-from monai_anomaly.networks.blocks import DiscrepancyMap, NetworkFolds
+from monai_anomaly.networks.blocks import NetworkFolds
+from monai_anomaly.networks.maps import DiscrepancyMap
 from monai_anomaly.networks.nets import DenseAutoencoder, RefinementNet
 
 SIZES = {2: (16, 32), 3: (16, 16, 16)}

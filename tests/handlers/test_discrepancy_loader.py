@@ -13,7 +13,8 @@ from ignite.engine import Engine
 from torch import nn
 
 from monai_anomaly.handlers import DiscrepancyLoader, load_refiner, pack_members, refiner_settings
-from monai_anomaly.networks.blocks import DiscrepancyMap, NetworkFolds
+from monai_anomaly.networks.blocks import NetworkFolds
+from monai_anomaly.networks.maps import DiscrepancyMap
 from monai_anomaly.networks.nets import DenseAutoencoder, RefinementNet
 
 member = partial(DenseAutoencoder, 2, 1, 16, (2, 2, 2, 2), 2, 2)

@@ -14,7 +14,8 @@ from monai.networks.nets import DiffusionModelUNet
 from torch import nn
 
 from monai_anomaly.handlers import MemberLoader, pack_members
-from monai_anomaly.networks.blocks import DiffusionMap, DiffusionSampler, NetworkFolds
+from monai_anomaly.networks.blocks import NetworkFolds
+from monai_anomaly.networks.maps import DiffusionMap, DiffusionSampler
 
 denoiser = partial(
     DiffusionModelUNet,

@@ -16,7 +16,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from monai_anomaly.functional import l1_error, max_score, mean_score, top_fraction_score
 from monai_anomaly.inferers import EnsembleInferer, MapInferer, ReconstructionInferer
-from monai_anomaly.networks.blocks import EnsembleMap, NetworkEnsemble, ReconstructionMap, ScoredMapOutput
+from monai_anomaly.networks.blocks import NetworkEnsemble
+from monai_anomaly.networks.maps import EnsembleMap, ReconstructionMap, ScoredMapOutput
 from monai_anomaly.networks.nets import DenseAutoencoder
 
 KINDS: dict[str, dict[str, Any]] = {"ae": {}, "memae": {"memory_slots": 25}, "aeu": {"predict_variance": True}}

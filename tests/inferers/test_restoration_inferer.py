@@ -19,7 +19,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from monai_anomaly.functional import max_score
 from monai_anomaly.inferers import RestorationInferer
-from monai_anomaly.networks.blocks import DiffusionMap, DiffusionSampler, NetworkFolds
+from monai_anomaly.networks.blocks import NetworkFolds
+from monai_anomaly.networks.maps import DiffusionMap, DiffusionSampler
 
 IMAGES = torch.rand(4, 1, 16, 16, generator=torch.Generator().manual_seed(0)) * 1.8 - 0.9
 STEPS, MEMBERS = 2, 2

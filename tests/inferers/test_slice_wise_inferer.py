@@ -24,7 +24,8 @@ from monai_anomaly.inferers import (
     in_plane_size,
 )
 from monai_anomaly.inferers.slice_wise_inferer import is_constant
-from monai_anomaly.networks.blocks import DiffusionMap, DiffusionSampler, NetworkEnsemble, NetworkFolds
+from monai_anomaly.networks.blocks import NetworkEnsemble, NetworkFolds
+from monai_anomaly.networks.maps import DiffusionMap, DiffusionSampler
 from monai_anomaly.networks.nets import DenseAutoencoder
 
 AXES = (0, 1, 2)

@@ -1,0 +1,254 @@
+# Copyright (c) monai_anomaly contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from itertools import combinations
+from typing import TypeVar
+
+from ...utils import Keys
+from ..datalist import SECTIONS, TESTING, TRAINING, UNLABELED, VALIDATION
+from .items import AuditItem, Finding, finding, listing
+from .unlabeled import IGNORED, LEARNED, TRANSDUCTIVE
+
+SMALL_CLASS = 50
+_TEST_AND_UNLABELED = {UNLABELED, TESTING}
+K = TypeVar("K", bound=Hashable)
+
+
+def count_items(items: Sequence[AuditItem]) -> dict[str, dict[str, int]]:
+    """Return for each section the number of images, of healthy, anomalous and unknown ones, and of patients."""
+    counts = {}
+    for section in SECTIONS:
+        inside = [item for item in items if item.section == section]
+        if inside:
+            targets = Counter(item.target for item in inside)
+            counts[section] = {
+                "images": len(inside),
+                "healthy": targets[0],
+                "anomalous": targets[1],
+                "unknown": len(inside) - targets[0] - targets[1],
+                "patients": len({item.item[Keys.PATIENT] for item in inside}),
+            }
+    return counts
+
+
+def find_errors(items: Sequence[AuditItem], in_channels: int | None = None, unlabeled: str = IGNORED) -> list[Finding]:
+    """Return everything that makes the data unfit for training or its numbers wrong.
+
+    Args:
+        items: with their digests.
+        in_channels: number of channels to demand; None: only that all images have the same.
+        unlabeled: what the method does with unlabeled images, see :class:`~monai_anomaly.data.DatalistAudit`.
+    """
+    return [
+        *_file_problems(items),
+        *_anomalous_in_training(items),
+        *_marked_healthy(items),
+        *_shared_patients(items, unlabeled),
+        *_copies(items, True, unlabeled),
+        *_contradicting_targets(items),
+        *_channels(items, in_channels),
+        *_mixed(items, "mixed_dimensions", "number of spatial axes", lambda shape: (len(shape) - 1,), "keep one kind"),
+    ]
+
+
+def find_warnings(items: Sequence[AuditItem], unlabeled: str = IGNORED) -> list[Finding]:
+    """Return what is allowed but must be known when the numbers are read.
+
+    Args:
+        items: with their digests.
+        unlabeled: see :func:`find_errors`.
+    """
+    resize = "the transforms resize them to one size, which stretches them: check that this is what you want"
+    return [
+        *_mixed(items, "mixed_sizes", "size", lambda shape: shape[1:], resize),
+        *_mixed_scaling(items),
+        *_unnamed_patients(items),
+        *_constant(items),
+        *_empty_masks(items),
+        *_copies(items, False, unlabeled),
+        *_no_anomalous_validation(items),
+        *_small_test_set(items),
+    ]
+
+
+def _group(items: Iterable[AuditItem], key: Callable[[AuditItem], K]) -> dict[K, list[AuditItem]]:
+    groups: dict[K, list[AuditItem]] = defaultdict(list)
+    for item in items:
+        groups[key(item)].append(item)
+    return groups
+
+
+def _file_problems(items: Sequence[AuditItem]) -> list[Finding]:
+    distinct = dict.fromkeys(problem for item in items for problem in item.digest.problems)
+    found = []
+    for problem in distinct:
+        message, _, remedy = problem.text.rpartition(": ")
+        found.append(finding(problem.code, message, remedy, problem.file))
+    return found
+
+
+def _anomalous_in_training(items: Sequence[AuditItem]) -> list[Finding]:
+    remedy = "move it to 'validation' or 'testing', or set its target to 0 if it is healthy"
+    return [
+        finding(
+            "anomalous_in_training",
+            f"image {item.file} of the healthy section 'training' has target 1",
+            remedy,
+            item.file,
+        )
+        for item in items
+        if item.section == TRAINING and item.target == 1
+    ]
+
+
+def _marked_healthy(items: Sequence[AuditItem]) -> list[Finding]:
+    found = []
+    for item in items:
+        marked = item.digest.marked.get(Keys.LABEL, 0)
+        if item.target == 0 and marked:
+            text = (
+                f"image {item.file} has target 0 (healthy), but its mask {item.item[Keys.LABEL]} marks {marked} pixels"
+            )
+            found.append(finding("marked_healthy", text, "correct the target or the mask in the datalist", item.file))
+    return found
+
+
+def _shared_patients(items: Sequence[AuditItem], unlabeled: str) -> list[Finding]:
+    found = []
+    for patient, group in _group(items, lambda item: str(item.item[Keys.PATIENT])).items():
+        firsts = {item.section: item.file for item in reversed(group)}
+        if len(firsts) > 1 and not (unlabeled == TRANSDUCTIVE and set(firsts) == _TEST_AND_UNLABELED):
+            where = ", ".join(f"{section!r} ({firsts[section]})" for section in sorted(firsts, key=SECTIONS.index))
+            remedy = "keep all images of a patient in one section"
+            found.append(
+                finding(
+                    "patient_in_two_splits", f"patient {patient!r} is in {where}", remedy, next(iter(firsts.values()))
+                )
+            )
+    return found
+
+
+def _copies(items: Sequence[AuditItem], serious: bool, unlabeled: str) -> list[Finding]:
+    """Exact copies between testing and what a method learns from are errors; between other sections, warnings."""
+    errors = [{TRAINING, TESTING}, *([_TEST_AND_UNLABELED] if unlabeled == LEARNED else [])]
+    wanted = [_TEST_AND_UNLABELED] if unlabeled == TRANSDUCTIVE else []
+    found = []
+    for group in _same_pixels(items):
+        firsts = {item.section: item for item in reversed(group)}
+        for first, second in combinations(sorted(firsts, key=SECTIONS.index), 2):
+            if {first, second} not in wanted and ({first, second} in errors) is serious:
+                one, other = firsts[first].file, firsts[second].file
+                text = f"image {other} of {second!r} has the same pixels as {one} of {first!r}"
+                found.append(finding("exact_duplicate", text, "keep it in one section only", other))
+    return found
+
+
+def _contradicting_targets(items: Sequence[AuditItem]) -> list[Finding]:
+    found = []
+    for group in _same_pixels(items):
+        healthy = [item.file for item in group if item.target == 0]
+        anomalous = [item.file for item in group if item.target == 1]
+        if healthy and anomalous:
+            text = f"images {healthy[0]} (target 0) and {anomalous[0]} (target 1) have the same pixels"
+            found.append(finding("contradicting_targets", text, "find out which target is true", anomalous[0]))
+    return found
+
+
+def _same_pixels(items: Sequence[AuditItem]) -> list[list[AuditItem]]:
+    usable = [item for item in items if item.image is not None and not item.image.constant]
+    groups = _group(usable, lambda item: item.image.pixel_hash if item.image else "")
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _channels(items: Sequence[AuditItem], in_channels: int | None) -> list[Finding]:
+    if in_channels is None:
+        remedy = "convert the files to one number of channels"
+        return _mixed(items, "mixed_channels", "number of channels", lambda shape: shape[:1], remedy)
+    return [
+        finding(
+            "wrong_channels",
+            f"image {item.file} has {item.image.shape[0]} channel(s), but in_channels={in_channels}",
+            f"set in_channels to {item.image.shape[0]} if all images are like it, else convert this one",
+            item.file,
+        )
+        for item in items
+        if item.image is not None and item.image.shape[0] != in_channels
+    ]
+
+
+def _mixed(
+    items: Sequence[AuditItem], code: str, what: str, part: Callable[[tuple[int, ...]], tuple[int, ...]], remedy: str
+) -> list[Finding]:
+    groups = _group((item for item in items if item.image), lambda item: part(item.image.shape) if item.image else ())
+    if len(groups) < 2:
+        return []
+    ranked = sorted(groups.items(), key=lambda pair: -len(pair[1]))
+    kinds = listing(f"{'x'.join(map(str, key))} in {len(group)} (e.g. {group[0].file})" for key, group in ranked)
+    return [finding(code, f"the images differ in their {what}: {kinds}", remedy, ranked[-1][1][0].file)]
+
+
+def _mixed_scaling(items: Sequence[AuditItem]) -> list[Finding]:
+    """Bit depth can tell the classes apart: 8-bit files are scaled from 0..255, all others from their own extremes."""
+    groups = _group((item for item in items if item.image), lambda item: bool(item.image and item.image.eight_bit))
+    if len(groups) < 2:
+        return []
+    eight, others = groups[True], groups[False]
+    text = (
+        f"{len(eight)} images have 8 bits (e.g. {eight[0].file}) and {len(others)} have not (e.g. {others[0].file}): "
+        "the first are scaled from 0..255, the others from their own lowest and highest value"
+    )
+    remedy = "export all images alike, or give ScaleSourceRanged a fixed source_range"
+    return [finding("mixed_bit_depth", text, remedy, min(eight, others, key=len)[0].file)]
+
+
+def _unnamed_patients(items: Sequence[AuditItem]) -> list[Finding]:
+    files = [item.file for item in items if not item.patient_named]
+    if not files:
+        return []
+    text = (
+        f"{len(files)} of {len(items)} images name no patient, so each counts as a patient of its own: one patient "
+        "in two sections goes unseen, and intervals are too narrow where patients have several images"
+    )
+    return [finding("unnamed_patients", text, "give the items of the datalist a 'patient'", files[0])]
+
+
+def _constant(items: Sequence[AuditItem]) -> list[Finding]:
+    files = [item.file for item in items if item.image is not None and item.image.constant]
+    if not files:
+        return []
+    text = f"{len(files)} image(s) have the same value in every pixel: {listing(files)}"
+    return [finding("constant_image", text, "export them again or remove them from the datalist", files[0])]
+
+
+def _empty_masks(items: Sequence[AuditItem]) -> list[Finding]:
+    files = [
+        str(item.item[Keys.LABEL]) for item in items if item.target == 1 and item.digest.marked.get(Keys.LABEL) == 0
+    ]
+    if not files:
+        return []
+    text = f"{len(files)} mask(s) of anomalous images mark nothing, so every pixel counts as healthy: {listing(files)}"
+    return [finding("empty_mask", text, "remove the 'label' where nothing was annotated", files[0])]
+
+
+def _no_anomalous_validation(items: Sequence[AuditItem]) -> list[Finding]:
+    sections = {item.section for item in items}
+    targets = {item.target for item in items if item.section == VALIDATION}
+    if TRAINING not in sections or targets >= {0, 1}:
+        return []
+    if sections <= {TRAINING, UNLABELED}:  # images to pre-train with, of a folder for instance: nothing is to be chosen
+        return []
+    text = f"'validation' has images of the targets {sorted(t for t in targets if t is not None)} only"
+    remedy = "the best checkpoint cannot be chosen by AUROC, only the last one used: add healthy and anomalous images"
+    return [finding("no_anomalous_validation", text, remedy)]
+
+
+def _small_test_set(items: Sequence[AuditItem]) -> list[Finding]:
+    targets = Counter(item.target for item in items if item.section == TESTING)
+    if not targets or min(targets[0], targets[1]) >= SMALL_CLASS:
+        return []
+    text = f"'testing' has {targets[0]} healthy and {targets[1]} anomalous images, fewer than {SMALL_CLASS} of a class"
+    return [finding("small_test_set", text, "read the intervals, not only the values; add images if there are more")]

@@ -1,0 +1,148 @@
+# Copyright (c) monai_anomaly contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ...utils import Keys
+from ..datalist import (
+    FILE_KEYS,
+    SECTIONS,
+    Item,
+    PathLike,
+    check_extra_fields,
+    item_problem,
+    prepare_item,
+    read_datalist,
+)
+from .image_digest import ImageDigest, ItemDigest
+
+Finding = dict[str, str]
+
+
+@dataclass
+class AuditItem:
+    """One item of a datalist under audit, with absolute paths, and the digest of its files once they are decoded.
+
+    ``patient_named`` tells whether the datalist names its patient; if not, it counts as a patient of its own.
+    """
+
+    section: str
+    item: Item
+    patient_named: bool = True
+    digest: ItemDigest = field(default_factory=ItemDigest)
+
+    @property
+    def file(self) -> str:
+        """Absolute path of the image."""
+        return str(self.item[Keys.IMAGE])
+
+    @property
+    def target(self) -> int | None:
+        """0 healthy, 1 anomalous, None where the datalist does not say or does not show it."""
+        return self.item.get(Keys.TARGET)
+
+    @property
+    def image(self) -> ImageDigest | None:
+        """Digest of the image, None where it could not be used."""
+        return self.digest.image
+
+
+def finding(code: str, message: str, remedy: str, file: str | None = None) -> Finding:
+    """Return one error or warning of the audit."""
+    found = {"code": code, "message": message, "remedy": remedy}
+    return found if file is None else {**found, "file": file}
+
+
+def listing(names: Iterable[str], most: int = 5) -> str:
+    """Join the first names and say how many more there are."""
+    every = list(names)
+    more = f" and {len(every) - most} more" if len(every) > most else ""
+    return ", ".join(every[:most]) + more
+
+
+def read_items(
+    datalist: PathLike, dataset_dir: PathLike | None, sections: Sequence[str] | None
+) -> tuple[list[AuditItem], list[Finding]]:
+    """Read the sections of a datalist and report every bad item, instead of stopping at the first.
+
+    Args:
+        datalist: JSON file.
+        dataset_dir: folder that its paths are relative to; None: the folder of the datalist.
+        sections: sections to read; None: those of the usual four that are there.
+
+    Returns:
+        The usable items, and the errors.
+
+    Raises:
+        ValueError: when the file is missing, no JSON or no object.
+    """
+    path = Path(datalist)
+    content = read_datalist(path)
+    base = Path(dataset_dir) if dataset_dir is not None else path.parent
+    items: list[AuditItem] = []
+    errors: list[Finding] = []
+    wanted = sections if sections is not None else [name for name in SECTIONS if name in content]
+    if not wanted:
+        there = f"datalist {path} has none of the sections {list(SECTIONS)}"
+        errors.append(finding("no_section", there, "name its sections like these", str(path)))
+    for name in wanted:
+        raw = content.get(name)
+        if not isinstance(raw, list) or not raw:
+            text = f"section {name!r} of datalist {path} is missing, empty or no list"
+            errors.append(finding("bad_section", text, "add its items, or do not ask for this section", str(path)))
+            continue
+        problems = [item_problem(entry, name, require_target=True) for entry in raw]
+        errors += [_item_error(f"{name}[{i}]", raw[i], text) for i, text in enumerate(problems) if text]
+        usable = [entry for entry, text in zip(raw, problems, strict=True) if not text]
+        prepared = [prepare_item(entry, name, base) for entry in usable]
+        named = [entry.get(Keys.PATIENT) not in (None, "") for entry in usable]
+        items += map(AuditItem, [name] * len(usable), prepared, named)
+        errors += _mixed_fields(prepared, path)
+    return items, errors
+
+
+def fingerprint(datalist: PathLike, items: Sequence[AuditItem], settings: Any) -> str:
+    """Return a hash of everything an audit depends on: settings, datalist, and size and time of every file.
+
+    Args:
+        datalist: JSON file.
+        items: its items.
+        settings: anything JSON can hold, e.g. the audit's version and arguments.
+    """
+    files = [item.item[key] for item in items for key in FILE_KEYS if key in item.item]
+    content = hashlib.sha256(json.dumps(read_datalist(datalist), sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([settings, content, [_state(file) for file in files]]).encode()).hexdigest()
+
+
+def _state(file: str) -> tuple[str, int, int]:
+    try:
+        status = os.stat(file)
+    except OSError:
+        return file, -1, -1
+    return file, status.st_size, status.st_mtime_ns
+
+
+def _item_error(where: str, raw: Any, text: str) -> Finding:
+    message, _, remedy = text.partition("; ")
+    image = raw.get(Keys.IMAGE) if isinstance(raw, dict) else None
+    if not isinstance(image, str) or not image:
+        return finding("bad_item", f"{where}: {message}", remedy)
+    legal_files = all(raw.get(key) is None or isinstance(raw[key], str) for key in FILE_KEYS)
+    return finding("bad_target" if legal_files else "bad_item", f"{where}: {message}", remedy, image)
+
+
+def _mixed_fields(items: Sequence[Item], path: Path) -> list[Finding]:
+    try:
+        check_extra_fields(items, path)
+    except ValueError as error:
+        message, _, remedy = str(error).rpartition(": ")
+        return [finding("mixed_fields", message, remedy, str(path))]
+    return []

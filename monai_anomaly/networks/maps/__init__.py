@@ -1,0 +1,43 @@
+# Copyright (c) monai_anomaly contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from .anomaly_map import ENSEMBLE_SCORES, EnsembleMap, MapOutput, ReconstructionMap
+from .classifier_map import ClassifierMap, ScoredMapOutput
+from .diffusion_map import RESIDUALS, DiffusionMap, DiffusionSampler, RestorationOutput
+from .discrepancy_map import DISCREPANCY_SCORES, REFINED_SCORES, DiscrepancyMap
+from .masked_map import (
+    SAMPLERS,
+    VISIBLE,
+    InterDiscrepancyMap,
+    MaskedNetwork,
+    MaskedReconstructionMap,
+    MaskSets,
+    mean_reconstruction,
+)
+from .one_step import OneStepRestorer
+
+__all__ = [
+    "ClassifierMap",
+    "DISCREPANCY_SCORES",
+    "DiffusionMap",
+    "DiffusionSampler",
+    "DiscrepancyMap",
+    "ENSEMBLE_SCORES",
+    "EnsembleMap",
+    "InterDiscrepancyMap",
+    "MapOutput",
+    "MaskSets",
+    "MaskedNetwork",
+    "MaskedReconstructionMap",
+    "OneStepRestorer",
+    "REFINED_SCORES",
+    "RESIDUALS",
+    "ReconstructionMap",
+    "RestorationOutput",
+    "SAMPLERS",
+    "ScoredMapOutput",
+    "VISIBLE",
+    "mean_reconstruction",
+]

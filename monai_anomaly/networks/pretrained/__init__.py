@@ -1,0 +1,26 @@
+# Copyright (c) monai_anomaly contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from .mae_layout import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    NIH_MEAN,
+    NIH_STD,
+    convert_mae_state,
+    mae_arguments,
+    mae_key_map,
+)
+from .mae_start import start_from
+
+__all__ = [
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "NIH_MEAN",
+    "NIH_STD",
+    "convert_mae_state",
+    "mae_arguments",
+    "mae_key_map",
+    "start_from",
+]
