@@ -155,6 +155,7 @@ def _render_readme(name: str, sections: dict[str, Any]) -> str:
     return environment.from_string(template).render(
         name=name,
         results=results.get(name),
+        evaluate=sections["evaluate"],
         overlays=overlays,
         **sections["readme"],
         train=train,

@@ -9,6 +9,7 @@ from .convert_folder import convert_folder
 from .datalist import inference_items, list_images, load_datalist, read_datalist, validate_datalist, write_datalist
 from .dataset import AnomalyDataset, EpochDataset, EpochSampler
 from .encoded_dataset import EncodedDataset, encode_dataset
+from .healthy_items import healthy_items
 from .hold_out import hold_out
 from .module_items import ddad_items, pretraining_items
 from .phantom import make_phantom
@@ -29,6 +30,7 @@ __all__ = [
     "encode_dataset",
     "draw_datalist",
     "draw_unlabeled",
+    "healthy_items",
     "hold_out",
     "inference_items",
     "list_images",

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from .discrepancy_loader import DiscrepancyLoader, load_refiner, refiner_settings
 from .gradient_clipper import GradientClipper
+from .healthy_reference import HealthyReference
 from .image_panels import AnomalyImagePanels
 from .member_loader import MemberLoader, find_members, member_files, member_marks, member_settings, pack_members
 from .member_start import MemberStart
@@ -23,6 +24,7 @@ __all__ = [
     "DiscrepancyLoader",
     "EpochProgress",
     "GradientClipper",
+    "HealthyReference",
     "ImageAP",
     "ImageAUROC",
     "MemberLoader",

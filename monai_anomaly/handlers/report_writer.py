@@ -18,6 +18,7 @@ from ..metrics.gather import gather_rows, gather_strings
 from ..utils import Keys
 from ..visualize import encode_data_uri, overlay_heatmap, select_gallery, to_gray, write_report
 from ..visualize.planes import INTENSITIES, describe_slice, display_planes
+from .healthy_reference import working_point_text
 from .image_rows import ImageRows, Row
 from .result_writers import audit_scores, read_audit
 
@@ -125,6 +126,7 @@ class ReportWriter(ImageRows):
         metrics = json.loads(path.read_text(encoding="utf-8"))
         audit = read_audit(self.audit_dir)
         scores = audit_scores(audit, self.section, rows)
+        point = metrics.get("working_point")
         write_report(
             self.output_dir / "report.html",
             metrics,
@@ -137,6 +139,8 @@ class ReportWriter(ImageRows):
             baseline_scores={name: _numbers(values) for name, values in scores.items() if None not in values},
             value_range=self._value_range,
             value_range_note="0.5th to 99.5th percentile of all maps; one color scale for all images",
+            threshold=point["threshold"] if point else None,
+            threshold_origin=working_point_text(point) if point else "",
             max_gallery=self.max_gallery,
         )
 

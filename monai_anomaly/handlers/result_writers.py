@@ -18,7 +18,8 @@ from ignite.engine import Engine, Events
 from ..data.audit.unlabeled import TRANSDUCTIVE, transductive_text
 from ..functional.bootstrap import bootstrap_scores
 from ..functional.curves import IMAGE_STATISTICS
-from ..utils import finite_or_none, write_json, write_text
+from ..metrics import ReconstructionContent
+from ..utils import Keys, finite_or_none, write_json, write_text
 from .image_rows import ImageRows, Row
 from .member_loader import member_settings
 
@@ -79,7 +80,8 @@ class MetricsWriter(ImageRows):
     Stands after an :class:`AnomalyMetrics` handler, whose results it writes. Baselines come from the ``audit.json`` in
     the same folder; their intervals are drawn here, over the same patients. Where the audit says that the method learns
     from the test images themselves, or the settings of the training do, the file has ``"transductive": true`` and a
-    warning that stands first.
+    warning that stands first. Reconstructions that carry nothing of their images are a warning, too, and the working
+    point of a :class:`HealthyReference` is taken over.
 
     Args:
         output_dir: folder of the file, made if missing.
@@ -110,6 +112,20 @@ class MetricsWriter(ImageRows):
         self.section = section
         self.num_draws = num_draws
 
+    def _forget(self, engine: Engine) -> None:
+        super()._forget(engine)
+        self._content = ReconstructionContent()
+
+    def row(self, item: Mapping[str, Any]) -> Row:
+        """A row as in ``scores.csv``; what the reconstruction has of the image is added up."""
+        if Keys.RECONSTRUCTION in item:
+            self._content.update(item[Keys.IMAGE], item[Keys.RECONSTRUCTION])
+        return super().row(item)
+
+    def _finish(self, engine: Engine) -> None:
+        self._about_reconstructions = self._content.warnings()  # of all processes, so all of them ask
+        super()._finish(engine)
+
     def write(self, engine: Engine, rows: list[Row]) -> None:
         """Write the file, all or nothing, and print the table."""
         audit = read_audit(self.audit_dir)
@@ -130,7 +146,11 @@ class MetricsWriter(ImageRows):
             "metrics": summary["metrics"],
             "baselines": self._baselines(scores, rows),
             "counts": summary["counts"],
-            "warnings": warnings + _unseen_images(audit, scores, rows) + summary["warnings"],
+            "working_point": getattr(engine.state, "working_point", None),
+            "warnings": self._about_reconstructions
+            + warnings
+            + _unseen_images(audit, scores, rows)
+            + summary["warnings"],
             "settings": training | self.settings | summary["settings"],
         }
         write_json(self.output_dir / "metrics.json", content)

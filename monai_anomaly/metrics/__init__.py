@@ -16,6 +16,7 @@ from .pixel import (
     compute_pixel_pro,
 )
 from .pixel_accumulator import PixelAccumulator, PixelCounts
+from .reconstruction_content import ReconstructionContent
 from .score_histogram import ScoreHistogram
 from .summary import MetricSummary, summarize_metrics
 
@@ -31,6 +32,7 @@ __all__ = [
     "PixelBestDiceMetric",
     "PixelCounts",
     "PixelPROMetric",
+    "ReconstructionContent",
     "ScoreHistogram",
     "compute_image_ap",
     "compute_image_auroc",

@@ -195,7 +195,7 @@ def _threshold_part(rows: Sequence[Mapping[str, Any]], threshold: float | None, 
 
 def _gallery_note(shown: int, total: int) -> str:
     if shown == total:
-        return f"All {total:,} images, sorted by score."
+        return f"All {total:,} images."
     return (
         f"{shown:,} of {total:,} images: of each class the highest and lowest scores and an even spread between. "
         "All counts above are over all images; the counts on the filter buttons over the pictures shown."

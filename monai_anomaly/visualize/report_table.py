@@ -49,6 +49,11 @@ def _number(entry: Any, field: str = "value") -> float | None:
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
+def _shown(value: float) -> float:
+    """The value as the page prints it: what looks equal there is called equal."""
+    return round(value, 3)
+
+
 def describe_counts(counts: Mapping[str, Any]) -> list[dict[str, str]]:
     """Counts of the data set as name and text, those that are known, in a fixed order."""
     facts = []
@@ -76,8 +81,8 @@ def _compare_one(metric: str, metrics: Mapping[str, Any], baselines: Mapping[str
         return None
     name, reached = best
     heading, other = metric_name(metric), f"trivial baseline “{baseline_name(name)}”"
-    if reached >= value:
-        verdict = "better than" if reached > value else "as good as"
+    if _shown(reached) >= _shown(value):
+        verdict = "better than" if _shown(reached) > _shown(value) else "as good as"
         text = f"{heading}: the {other} ({reached:.3f}) is {verdict} the method ({value:.3f})."
         return {"kind": "alarm", "text": text}
     text = f"{heading}: the method reaches {value:.3f}, the best {other} {reached:.3f}"
@@ -94,7 +99,7 @@ def _compare_inverted(metrics: Mapping[str, Any], baselines: Mapping[str, Any]) 
     if value is None or not mirrored:
         return None
     name = max(mirrored, key=lambda key: mirrored[key])
-    if mirrored[name] < value:
+    if _shown(mirrored[name]) < _shown(value):
         return None
     text = (
         f"“{baseline_name(name)}” is inverted (image AUROC {1 - mirrored[name]:.3f}): read the other way round, a "
@@ -181,9 +186,9 @@ def _chance_row(counts: Mapping[str, Any], columns: list[str]) -> dict[str, Any]
 def _mark_best(rows: list[dict[str, Any]]) -> None:
     for column in range(len(rows[0]["cells"]) if rows else 0):
         cells = [row["cells"][column] for row in rows if row["cells"][column]["number"] is not None]
-        top = max((cell["number"] for cell in cells), default=None)
+        top = max((_shown(cell["number"]) for cell in cells), default=None)
         for cell in cells:
-            cell["best"] = len(cells) > 1 and cell["number"] == top
+            cell["best"] = len(cells) > 1 and _shown(cell["number"]) == top
 
 
 def results_table(summary: Mapping[str, Any]) -> dict[str, Any]:

@@ -170,6 +170,28 @@ def test_filters_show_what_they_count(opened: Any, position: int) -> None:
         assert int(button.find_element("class name", "count").text) == len(members)
         assert sorted(shown_cards(opened)) == members
         assert opened.find_element("id", "nothing").is_displayed() == (not members)
+        note = f"All {COUNT} images." if name == "all" else f"{len(members)} of the {COUNT} images"
+        assert text(opened, "gallery-note").startswith(note)
+
+
+@pytest.mark.parametrize("width", [400, 1280])
+@pytest.mark.parametrize("value", [0.5, -1.2346e-05, -123456.7])
+def test_a_threshold_is_seen_whole_in_its_box(browser: Any, tmp_path: Path, value: float, width: int) -> None:
+    path = tmp_path / "report.html"
+    write_report(
+        path, METRICS, [dict(row, score=row["score"] * value) for row in report_rows(6)], "AE", threshold=value
+    )
+    browser.set_window_size(width, 900)
+    browser.get(path.as_uri())
+    box = browser.find_element("id", "threshold-number")
+    assert float(box.get_attribute("value")) == pytest.approx(value, rel=1e-4)
+    # the text as wide as it would like to be, beside what the box leaves for it between padding and the arrows
+    script = """const style = getComputedStyle(arguments[0]), pen = document.createElement('canvas').getContext('2d');
+        pen.font = style.font;
+        return [pen.measureText(arguments[0].value).width,
+                arguments[0].clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight)]"""
+    needed, given = browser.execute_script(script, box)
+    assert needed + 16 <= given
 
 
 ORDERS: dict[str, Callable[[dict[str, Any], float], Any]] = {

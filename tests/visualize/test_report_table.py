@@ -120,3 +120,20 @@ def test_counts() -> None:
         "patients": "11",
         "prevalence": "33.3 %",
     }
+
+
+def test_figures_that_look_equal_are_called_equal() -> None:
+    measured = summary(mean_intensity={"image_auroc": {"value": 0.8004, "low": 0.7, "high": 0.9}})
+    (sentence,) = compare_with_baselines(measured["metrics"], measured["baselines"])
+    assert "(0.800) is as good as the method (0.800)" in sentence["text"]
+    method, baseline = (row["cells"][0] for row in results_table(measured)["rows"][:2])
+    assert method["best"] and baseline["best"]
+    just_below = summary(mean_intensity={"image_auroc": {"value": 0.7996, "low": 0.7, "high": 0.9}})
+    (sentence,) = compare_with_baselines(just_below["metrics"], just_below["baselines"])
+    assert sentence["kind"] == "alarm" and "as good as" in sentence["text"]
+
+
+def test_a_mirrored_figure_that_looks_equal_counts_as_no_worse() -> None:
+    measured = summary(mean_intensity={"image_auroc": {"value": 0.2004, "low": 0.1, "high": 0.3}})
+    texts = [sentence["text"] for sentence in compare_with_baselines(measured["metrics"], measured["baselines"])]
+    assert any("would reach 0.800, no worse than the method" in text for text in texts)

@@ -28,6 +28,7 @@
     near: (a, b) => Math.abs(a.score - threshold) - Math.abs(b.score - threshold),
     file: (a, b) => a.file.localeCompare(b.file, undefined, { numeric: true }),
   };
+  const wholeNote = byId("gallery-note").textContent;
   let threshold = data.threshold, filter = "all", order = "high";
 
   const firstAtLeast = (values, limit) => {
@@ -79,7 +80,9 @@
       button.setAttribute("aria-pressed", String(button.dataset.filter === filter));
       button.querySelector(".count").textContent = cards.filter(kinds[button.dataset.filter]).length;
     }
-    byId("nothing").hidden = cards.some((card) => !card.node.hidden);
+    const visible = cards.filter((card) => !card.node.hidden).length;
+    put("gallery-note", filter === "all" ? wholeNote : visible + " of the " + cards.length + " images with a picture, by the filter above.");
+    byId("nothing").hidden = visible > 0;
   };
 
   const sortCards = () => {
@@ -91,6 +94,7 @@
     threshold = value;
     if (source !== slider) slider.value = value > high ? 1000 : Math.min(999, Math.round(1000 * (value - low) / range));
     if (source !== number) number.value = short(value);
+    number.style.width = Math.max(9, String(number.value).length + 5) + "ch"; // the browser's own arrows take some of it
     slider.setAttribute("aria-valuetext", "score " + short(value));
     document.documentElement.dataset.threshold = String(value);
     showCounts();
