@@ -35,6 +35,12 @@ def _stretched(image: np.ndarray, factor: float) -> np.ndarray:
 CHANGES = {
     "mirrored": lambda x: np.flip(x, 1),
     "mirrored along the other axis": lambda x: np.flip(x, 0),
+    "turned by 90 degrees": lambda x: np.rot90(x, 1),
+    "turned by 180 degrees": lambda x: np.rot90(x, 2, (0, x.ndim - 1)),
+    "turned by 270 degrees": lambda x: np.rot90(x, 3, (x.ndim - 2, x.ndim - 1)),
+    "transposed": lambda x: x.swapaxes(0, 1),
+    "transposed and turned half way": lambda x: np.rot90(x.swapaxes(0, 1), 2),
+    "turned, less contrast, noisy": lambda x: 30 + 0.4 * np.rot90(x) + np.random.default_rng(1).normal(0, 1, x.shape),
     "stretched": lambda x: _stretched(x, 1.06),
     "less contrast": lambda x: 30 + 0.4 * x,
     "gamma": lambda x: 255 * (x / 255) ** 1.5,
@@ -63,7 +69,7 @@ def test_finds_changed_copies_and_nothing_else(change: str, axes: int) -> None:
 
 
 def test_similarity_equals_the_formula_written_out() -> None:
-    """The cosine of centered differences of Gaussians, maximum over views, mirror images and stretches."""
+    """The cosine of centered differences of Gaussians, maximum over views, stretched mirror images and turns."""
     pictures = _pictures(4)
     search = DuplicateSearch(torch.tensor(pictures))
     x = np.arange(64)
@@ -96,10 +102,14 @@ def test_similarity_equals_the_formula_written_out() -> None:
         shared = np.mean([describe(p, b) for p, b in zip(pictures, boxes, strict=True)], 0) * 4 / 36
         for i in range(4):
             for j in range(4):
-                for box in stretches or [boxes[j]]:
+                for number, box in enumerate(stretches or [boxes[j]]):
                     right = describe(pictures[j], box)
-                    for mirrored in (right, right[::-1], right[:, ::-1]):
-                        value = cosine(describe(pictures[i], boxes[i]) - shared, mirrored - shared)
+                    poses = [right, right[::-1], right[:, ::-1]]
+                    if number == 0:
+                        turns = [np.rot90(right, k) for k in range(1, 4)]
+                        poses += [*turns, right.T, right[::-1, ::-1].T]
+                    for pose in poses:
+                        value = cosine(describe(pictures[i], boxes[i]) - shared, pose - shared)
                         expected[i, j] = max(expected[i, j], value)
     every = torch.arange(4)
     np.testing.assert_allclose(search.similarities(every, every).numpy(), expected, atol=1e-4)
@@ -151,7 +161,7 @@ def test_real_copies_are_found(shared_data: Path) -> None:
     has_copy = same.sum(1) > 1
     assert has_copy.sum() > 100
     best_copy = np.where(same & ~np.eye(len(same), dtype=bool), similarity, -1).max(1)[has_copy]
-    assert (best_copy >= THRESHOLD).mean() > 0.95
+    assert (best_copy >= THRESHOLD).all()  # two of them are turned
     assert (similarity[~same] >= THRESHOLD).sum() == 0
 
 
