@@ -7,6 +7,7 @@ All take (B, C, *S) tensors and return (B, C, *S), un-reduced.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -43,26 +44,31 @@ def variance_weighted_error(prediction: Tensor, log_variance: Tensor, target: Te
 def ssim_error(
     prediction: Tensor,
     target: Tensor,
-    data_range: float = 2.0,
+    value_range: Sequence[float] = (-1.0, 1.0),
     win_size: int = 11,
     sigma: float = 1.5,
     compat: str | None = None,
 ) -> Tensor:
     """One minus the structural similarity around each pixel, (B, C, *S), in [0, 2].
 
-    The image is extended by reflection, so that the map has its size and every pixel its own window.
+    The images are brought to [0, 1] first, since the luminance term compares means as a ratio and supposes that they
+    are not negative: one pair of images gives one map, on whatever range it is stored. They are extended by
+    reflection, so that the map has their size and every pixel its own window.
 
     Args:
         prediction: prediction (B, C, *S).
         target: image (B, C, *S), 2D or 3D.
-        data_range: largest minus smallest possible intensity; 2 for images in [-1, 1].
+        value_range: smallest and largest possible intensity; default (-1, 1).
         win_size: width of the Gaussian window in pixels, odd, at most the image size.
         sigma: standard deviation of the window in pixels.
-        compat: ``"medianomaly"`` clamps both images to the data range around zero, leaves the border out and stretches
-            the smaller map over the image, as the MedIAnomaly benchmark does (Cai et al., 2024).
+        compat: ``"medianomaly"`` clamps both images to ``value_range``, leaves the border out and stretches the smaller
+            map over the image, as the MedIAnomaly benchmark does (Cai et al., 2024); ``"upd"`` takes the constants of
+            images in [0, 255], zeros beyond the border and no more than 1, as the UPD benchmark and the
+            image-conditioned diffusion paper do for MRI in [0, 1]: in effect the square of the blurred difference.
+            (Their retinas stay in [-1, 1], which multiplies that square by four.)
 
     Raises:
-        ValueError: when ``compat`` is unknown or the window is larger than the image.
+        ValueError: when ``compat`` is unknown, the window is larger than the image, or the range is no range.
 
     Reference:
         Z. Wang, A. Bovik, H. Sheikh, E. Simoncelli: "Image Quality Assessment", IEEE TIP 2004. As a reconstruction
@@ -70,22 +76,20 @@ def ssim_error(
     """
     if compat not in (None, "medianomaly", "upd"):
         raise ValueError(f'compat must be None, "medianomaly" or "upd", got {compat!r}.')
+    if len(value_range) != 2 or not -math.inf < value_range[0] < value_range[1] < math.inf:
+        raise ValueError(f"value_range must be two finite numbers, low < high, got {value_range!r}.")
     size = prediction.shape[2:]
     if win_size % 2 == 0 or win_size > min(size):
         raise ValueError(f"win_size must be odd and at most the image size {tuple(size)}, got {win_size}.")
-    if compat == "upd":
-        prediction, target = (image / data_range + 0.5 for image in (prediction, target))
-        data_range = 255.0
+    low, high = value_range
+    if compat == "medianomaly":
+        prediction, target = prediction.clamp(low, high), target.clamp(low, high)
+    prediction, target = (prediction - low) / (high - low), (target - low) / (high - low)
     if compat != "medianomaly":
         border, mode = [win_size // 2] * (2 * len(size)), "reflect" if compat is None else "constant"
         prediction, target = (F.pad(image, border, mode=mode) for image in (prediction, target))
-    else:
-        half = data_range / 2
-        prediction, target = prediction.clamp(-half, half) + half, target.clamp(-half, half) + half
-    similarity, _ = compute_ssim_and_cs(
-        prediction, target, len(size), (win_size,) * len(size), (sigma,) * len(size), data_range=data_range
-    )
-    error = 1 - similarity
+    window, data_range = ((win_size,) * len(size), (sigma,) * len(size)), 255.0 if compat == "upd" else 1.0
+    error = 1 - compute_ssim_and_cs(prediction, target, len(size), *window, data_range=data_range)[0]
     if compat is None:
         return error
     if compat == "upd":

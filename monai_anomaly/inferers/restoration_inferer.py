@@ -18,6 +18,9 @@ from ..functional.reduction import mean_score
 from ..networks.maps.diffusion_map import DiffusionMap
 from ..utils import Keys, atomic_path, plain_tensor, unwrap
 
+RESULTS = 2
+"""Edition of what is kept: raised when the same settings give another map, so that older results are made again."""
+
 
 class RestorationInferer(Inferer):
     """Scores images by what healthy versions of them, made by a diffusion model, differ in.
@@ -97,7 +100,7 @@ def fingerprint(network: DiffusionMap) -> str:
         name: value for name, value in vars(sampler).items() if isinstance(value, (int, float, str, list))
     }
     asked = network.network.asked()
-    settings |= {"residual": network.residual, "background": network.background, "members": asked}
+    settings |= {"residual": network.residual, "background": network.background, "members": asked, "results": RESULTS}
     members = [network.network.members[index] for index in asked]
     weights = [tensor for member in members for tensor in _tensors(member)]
     described = repr(sorted(settings.items())) + str(members[0])  # groups and heads do not show in the weights

@@ -79,23 +79,24 @@ def slow_ssim(a: np.ndarray, b: np.ndarray, data_range: float, size: int, sigma:
     return result
 
 
-@pytest.mark.parametrize("data_range", [2.0, 1.0])
-def test_ssim_is_that_of_scikit_image(data_range: float) -> None:
-    prediction, target = _pair(2, 3, 30, 26)
-    error = ssim_error(prediction, target, data_range=data_range)
+@pytest.mark.parametrize("value_range", [(-1.0, 1.0), (0.0, 1.0), (-1024.0, 3071.0)])
+def test_ssim_is_that_of_scikit_image_on_images_that_begin_at_zero(value_range: tuple[float, float]) -> None:
+    low, high = value_range
+    prediction, target = ((image + 1) / 2 * (high - low) for image in _pair(2, 3, 30, 26))
+    error = ssim_error(prediction + low, target + low, value_range=value_range)
     assert error.shape == prediction.shape
     for image, channel in np.ndindex(2, 3):
         _, similarity = structural_similarity(
             prediction[image, channel].double().numpy(),
             target[image, channel].double().numpy(),
-            data_range=data_range,
+            data_range=high - low,
             gaussian_weights=True,
             sigma=1.5,
             use_sample_covariance=False,
             full=True,
         )
-        # at the border the two extend the image differently
-        np.testing.assert_allclose(error[image, channel, 5:-5, 5:-5], 1 - similarity[5:-5, 5:-5], atol=2e-5)
+        # at the border the two extend the image differently; MONAI computes in single precision
+        np.testing.assert_allclose(error[image, channel, 5:-5, 5:-5], 1 - similarity[5:-5, 5:-5], atol=1e-4)
 
 
 @pytest.mark.parametrize(("shape", "size", "sigma"), [((14, 13), 11, 1.5), ((9, 12), 5, 0.8), ((8, 7, 9), 5, 1.0)])
@@ -104,8 +105,8 @@ def test_ssim_window_by_window(shape: tuple[int, ...], size: int, sigma: float) 
     error = ssim_error(prediction, target, win_size=size, sigma=sigma)
     # every pixel has its window when both images are extended by reflection
     extended = [np.pad(image[0, 0].numpy(), size // 2, mode="reflect") for image in (prediction, target)]
-    expected = 1 - slow_ssim(extended[0], extended[1], 2.0, size, sigma)
-    np.testing.assert_allclose(error[0, 0], expected, atol=1e-5)
+    expected = 1 - slow_ssim(extended[0] + 1, extended[1] + 1, 2.0, size, sigma)
+    np.testing.assert_allclose(error[0, 0], expected, atol=1e-4)
     assert float(error.min()) >= -1e-6 and float(error.max()) <= 2
 
 
@@ -113,6 +114,25 @@ def test_equal_and_opposite_images() -> None:
     _, image = _pair(1, 1, 20, 20)
     assert float(ssim_error(image, image).abs().max()) < 1e-5
     assert float(ssim_error(image, -image).amax()) > 1.5
+
+
+@pytest.mark.parametrize("compat", [None, "medianomaly", "upd"])
+def test_constants_differ_as_little_on_every_range(compat: str | None) -> None:
+    pair = torch.full((1, 1, 16, 16), 0.48), torch.full((1, 1, 16, 16), 0.52)
+    error = ssim_error(*pair, value_range=(0, 1), compat=compat)
+    wanted = 1 - (2 * 0.48 * 0.52 + 1e-4) / (0.48**2 + 0.52**2 + 1e-4)  # no more than the luminance term, here 0.003
+    if compat != "upd":
+        torch.testing.assert_close(error, torch.full_like(error, wanted), atol=2e-5, rtol=0)  # single precision
+    centered = ssim_error(*(2 * image - 1 for image in pair), compat=compat)  # the default range is [-1, 1]
+    torch.testing.assert_close(centered, error, atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("compat", [None, "medianomaly", "upd"])
+def test_map_does_not_depend_on_the_range_of_the_images(compat: str | None) -> None:
+    prediction, target = _pair(1, 2, 20, 18, seed=4)
+    centered = ssim_error(prediction, target, compat=compat)
+    scaled = [(image + 1) * 50 + 200 for image in (prediction, target)]
+    torch.testing.assert_close(ssim_error(*scaled, value_range=(200, 300), compat=compat), centered, atol=2e-4, rtol=0)
 
 
 @pytest.mark.parametrize("shape", [(20, 22), (12, 13, 14)])
@@ -166,13 +186,15 @@ def test_published_ssim_map_is_the_square_of_the_blurred_difference(seed: int) -
     assert by_square[0] > 0.99 and by_square[1] < 0.8
 
 
-@pytest.mark.parametrize("data_range", [2.0, 4.0])
-def test_published_ssim_map_window_by_window(data_range: float) -> None:
-    prediction, target = (image * data_range / 2 for image in _pair(1, 2, 13, 12, dtype=torch.float64))
-    error = ssim_error(prediction, target, data_range=data_range, compat="upd")
+@pytest.mark.parametrize("value_range", [(-1.0, 1.0), (-2.0, 2.0), (0.0, 2.0)])
+def test_published_ssim_map_window_by_window(value_range: tuple[float, float]) -> None:
+    low, high = value_range
+    pair = [(image + 1) / 2 for image in _pair(1, 2, 13, 12, dtype=torch.float64)]
+    prediction, target = (image * (high - low) + low for image in pair)
+    error = ssim_error(prediction, target, value_range=value_range, compat="upd")
     for channel in range(2):
         # brought to [0, 1], zeros around, but the constants of images in [0, 255]
-        images = [np.pad((image[0, channel].numpy() / data_range) + 0.5, 5) for image in (prediction, target)]
+        images = [np.pad(image[0, channel].numpy(), 5) for image in pair]
         expected = np.clip(1 - slow_ssim(images[0], images[1], 255.0, 11, 1.5), 0, 1)
         np.testing.assert_allclose(error[0, channel], expected, atol=1e-6)
 
@@ -213,11 +235,9 @@ def test_ssim_gradient(compat: str | None) -> None:
     error = ssim_error(prediction, target, win_size=5, sigma=1.0, compat=compat)
     gradients = torch.autograd.grad((weights * error).sum(), (prediction, target))
 
-    x, y = prediction, target
+    x, y = prediction + 1, target + 1
     if compat is None:
         x, y = (F.pad(image, (2, 2, 2, 2), mode="reflect") for image in (x, y))
-    else:
-        x, y = x + 1, y + 1
     line = torch.tensor(_window(5, 1.0), dtype=torch.float64)
     window = torch.outer(line, line).flatten()[:, None]
     x, y = F.unfold(x, 5), F.unfold(y, 5)  # (1, 25, windows)
@@ -255,3 +275,6 @@ def test_wrong_arguments() -> None:
         ssim_error(image, image, win_size=17)
     with pytest.raises(ValueError, match="got 10"):
         ssim_error(image, image, win_size=10)
+    for wrong in [(1, 0), (0, 0), (0, float("inf")), (0, 1, 2)]:
+        with pytest.raises(ValueError, match="value_range must be two finite numbers, low < high"):
+            ssim_error(image, image, value_range=wrong)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from monai_anomaly.functional import max_score
-from monai_anomaly.inferers import RestorationInferer
+from monai_anomaly.inferers import RestorationInferer, restoration_inferer
 from monai_anomaly.networks.blocks import NetworkFolds
 from monai_anomaly.networks.maps import DiffusionMap, DiffusionSampler
 
@@ -134,6 +134,16 @@ def test_a_second_call_computes_nothing_and_gives_the_same(tmp_path: Path) -> No
     _assert_same(inferer(IMAGES[[2, 0]], network), {key: value[[2, 0]] for key, value in first.items()})
     assert Counted.asked == 0
     assert len(list((tmp_path / "kept" / "here").iterdir())) == 4
+
+
+def test_results_of_older_rules_are_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, inferer = _network(residual="ssim"), RestorationInferer(cache_dir=tmp_path)
+    monkeypatch.setattr(restoration_inferer, "RESULTS", restoration_inferer.RESULTS - 1)
+    inferer(IMAGES, network)
+    monkeypatch.undo()
+    Counted.asked = 0
+    inferer(IMAGES, network)
+    assert Counted.asked == _asked(4)
 
 
 def test_only_images_that_are_not_there_are_computed(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_structural_residual_is_that_of_scikit_image() -> None:
     for row in range(3):
         maps = []
         for member, channel in np.ndindex(2, 2):
-            images = made[member, row, channel], IMAGES[row, channel].double().numpy()
+            images = made[member, row, channel] + 1, IMAGES[row, channel].double().numpy() + 1  # means not negative
             maps.append(1 - structural_similarity(*images, use_sample_covariance=False, **settings)[1])
         expected = np.mean(maps, 0)[inside, inside]
         np.testing.assert_allclose(result[row, 0, inside, inside], expected, atol=1e-4)
