@@ -19,7 +19,7 @@ from ..data.audit.unlabeled import TRANSDUCTIVE, transductive_text
 from ..functional.bootstrap import bootstrap_scores
 from ..functional.curves import IMAGE_STATISTICS
 from ..metrics import ReconstructionContent
-from ..utils import Keys, finite_or_none, write_json, write_text
+from ..utils import Keys, finite_or_none, lock_folder, release_folder, write_json, write_text
 from .image_rows import ImageRows, Row
 from .member_loader import member_settings
 
@@ -31,11 +31,14 @@ class ScoresWriter(ImageRows):
 
     The file is there as soon as the last batch is scored: should a metric or the report fail, the scores are not lost.
     When an image stops the run, the scores before it, of several processes those of the first, are kept in
-    ``scores.partial.csv``.
+    ``scores.partial.csv``. While it runs, no other process may write results into the folder.
 
     Args:
         output_dir: folder of the file, made if missing.
         base_dir: folder of the data set; files in it are named relative to it.
+
+    Raises:
+        ValueError: at the start of a run, when the folder is in use by another process.
     """
 
     def attach(self, engine: Engine) -> None:
@@ -47,8 +50,14 @@ class ScoresWriter(ImageRows):
 
     def _forget(self, engine: Engine) -> None:
         super()._forget(engine)
-        if idist.get_rank() == 0:  # of a run before this one
-            (self.output_dir / _PARTIAL).unlink(missing_ok=True)
+        if idist.get_rank() == 0:
+            lock_folder(self.output_dir)
+            (self.output_dir / _PARTIAL).unlink(missing_ok=True)  # of a run before this one
+        if not engine.has_event_handler(self._release, Events.COMPLETED):
+            engine.add_event_handler(Events.COMPLETED, self._release)  # now: after those that still write into it
+
+    def _release(self, engine: Engine) -> None:
+        release_folder(self.output_dir)
 
     def _finish_after_last_batch(self, engine: Engine) -> None:
         if engine.state.iteration == engine.state.epoch_length:
@@ -58,6 +67,7 @@ class ScoresWriter(ImageRows):
         # not gathered: the other processes may wait elsewhere
         if self._rows and idist.get_rank() == 0:
             self._write(_PARTIAL, self._rows)
+        release_folder(self.output_dir)
         raise error
 
     def write(self, engine: Engine, rows: list[Row]) -> None:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 import os
@@ -19,21 +18,33 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ..networks.blocks.ensemble import NetworkEnsemble
-from ..utils import Keys, atomic_path, callable_name, derive_seed, unwrap, write_json
+from ..utils import atomic_path, callable_name, derive_seed, lock_folder, release_folder, unwrap, write_json
+from .checkpoint_file import CheckpointFile
+from .training_data import DataMark, short_hash
 
 logger = logging.getLogger(__name__)
 
 CHECKPOINT, LAST, BEST, SETTINGS = "checkpoint.pt", "model.pt", "model_best.pt", "training.json"
+#: What is said of a setting that only a hash stands for.
+_CHANGES = {
+    "training_data": "the training images are others, or in another order, or their targets are",
+    "training_files": "files of the training images have changed since",
+    "validation_files": "files of the validation images have changed since",
+    "network": "the network is another one",
+    "loss": "the loss is another one",
+    "optimizer": "the optimizer is another one",
+}
 
 
 class TrainingCheckpoint:
     """Saves a run while it goes, and goes on from there when the same command is started again.
 
-    Writes into ``save_dir``: ``checkpoint.pt`` (network, optimizer, trainer; between epochs), ``model.pt`` (the
-    network at the end) with ``training.json`` (its settings), and ``model_best.pt`` (the network with the best
-    validation metric). Every file is replaced whole, so a kill at any moment costs at most the epochs since the last
-    checkpoint. PyTorch's random state is set from (seed, epoch) before each epoch: repeated epochs draw what they
-    drew before, and the resumed run ends where an unbroken one would.
+    Writes into ``save_dir``: ``checkpoint.pt`` (network, optimizer, trainer; between epochs) and the one before it,
+    ``model.pt`` (the network at the end) with ``training.json`` (its settings), and ``model_best.pt`` (the network with
+    the best validation metric). Every file is replaced whole, so a kill at any moment costs at most the epochs since
+    the last checkpoint; one that cannot be read any more costs those since the one before. While it runs, no other
+    process may train into the folder. PyTorch's random state is set from (seed, epoch) before each epoch: repeated
+    epochs draw what they drew before, and the resumed run ends where an unbroken one would.
 
     Args:
         save_dir: folder of the files, made if missing.
@@ -51,10 +62,12 @@ class TrainingCheckpoint:
         result: network whose weights ``model.pt`` and ``model_best.pt`` hold; None: ``network`` itself. An average of
             the weights, for instance.
         also: what else a resumed run goes on with, by name: anything with ``state_dict`` and ``load_state_dict``.
+        whole_files: whether a resumed run compares every byte of the images with those it began with, instead of size
+            and samples, see :class:`DataMark`.
 
     Raises:
         ValueError: when an argument is outside its range; at the start of a run, when ``save_dir`` holds a run with
-            other settings.
+            other settings or of other images, or is in use by another process.
     """
 
     def __init__(
@@ -71,6 +84,7 @@ class TrainingCheckpoint:
         resume: bool = True,
         result: nn.Module | None = None,
         also: Mapping[str, Any] | None = None,
+        whole_files: bool = False,
     ) -> None:
         if interval < 1 or min_seconds < 0 or seed < 0:
             raise ValueError(
@@ -89,7 +103,11 @@ class TrainingCheckpoint:
         self.resume = resume
         self.result = network if result is None else result
         self.also = dict(also or {})
-        self._optimizer = _short_hash(_describe(optimizer))  # now: a schedule changes it while it runs
+        self.whole_files = whole_files
+        self._checkpoint = CheckpointFile(self.save_dir / CHECKPOINT)
+        self._data: dict[str, str | None] = {}
+        self._times: list[str | None] = []
+        self._optimizer = short_hash(_describe(optimizer))  # now: a schedule changes it while it runs
         self._loaded = False
         self._last_save = time.monotonic()
 
@@ -99,10 +117,15 @@ class TrainingCheckpoint:
         engine.add_event_handler(Events.EPOCH_STARTED, self._seed_epoch)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._share_buffers)
         engine.add_event_handler(Events.COMPLETED, self._save_last)
+        engine.add_event_handler(Events.COMPLETED, self._release)
         if self.evaluator is not None:
             self.evaluator.add_event_handler(Events.COMPLETED, self._save_if_best)
 
     def _start(self, engine: Engine) -> None:
+        if idist.get_rank() == 0:
+            lock_folder(self.save_dir)
+        self._data = self._marks(engine)
+        self._times = [DataMark(engine).times(), DataMark(self.evaluator).times()]
         # the last handler of an epoch: a run saved before its validation and killed during it would never repeat it
         if engine.has_event_handler(self._save_if_due, Events.EPOCH_COMPLETED):
             engine.remove_event_handler(self._save_if_due, Events.EPOCH_COMPLETED)
@@ -113,20 +136,11 @@ class TrainingCheckpoint:
 
     def load(self, engine: Engine) -> None:
         """Restore the run that ``save_dir`` holds, if it holds one."""
-        path = self.save_dir / CHECKPOINT
-        if not path.is_file():
+        path = self._checkpoint.path
+        stored = self._checkpoint.load(next(self.network.parameters()).device)
+        if stored is None:
             return
-        stored = torch.load(path, map_location=next(self.network.parameters()).device, weights_only=True)
-        before = stored["settings"] | {"total_epochs": stored["trainer"]["max_epochs"]}
-        expected = self._all_settings(engine) | {"total_epochs": engine.state.max_epochs}
-        changed = [
-            f"{key}: {before.get(key)} -> {value}" for key, value in expected.items() if before.get(key) != value
-        ]
-        if changed:
-            raise ValueError(
-                f"{path} belongs to a run with other settings ({'; '.join(changed)}): choose another output_dir, "
-                "give the old settings, or delete the file to start anew."
-            )
+        self._compare(stored, engine)
         unwrap(self.network).load_state_dict(stored["network"])
         self.optimizer.load_state_dict(stored["optimizer"])
         engine.load_state_dict(stored["trainer"])
@@ -139,6 +153,38 @@ class TrainingCheckpoint:
         else:
             logger.info("resumed from %s after epoch %d", path, engine.state.epoch)
 
+    def _compare(self, stored: Mapping[str, Any], engine: Engine) -> None:
+        """Refuse to go on with other settings or other images."""
+        before = stored["settings"] | {"total_epochs": stored["trainer"]["max_epochs"]}
+        expected = self._all_settings(engine) | {"total_epochs": engine.state.max_epochs}
+        changed = [
+            _CHANGES.get(key, f"{key}: {before.get(key)} -> {value}")
+            for key, value in expected.items()
+            if before.get(key) != value
+        ]
+        if changed:
+            raise ValueError(
+                f"{self._checkpoint.path} belongs to a run with other settings ({'; '.join(changed)}): choose another "
+                "output_dir, give the old settings, or delete the file to start anew."
+            )
+        if stored.get("times") != self._times and not self.whole_files:
+            logger.warning(
+                "files of the images were written again since this run began; their sizes and samples are the same. "
+                "A run begun with --whole_files True compares every byte"
+            )
+
+    def _marks(self, engine: Engine) -> dict[str, str | None]:
+        """What the images of this run are known by; computed once, since every file is opened."""
+        training, validation = DataMark(engine, self.whole_files), DataMark(self.evaluator, self.whole_files)
+        return {
+            "training_data": training.names(),
+            "training_files": training.contents(),
+            "validation_files": validation.contents(),
+        }
+
+    def _release(self, engine: Engine) -> None:
+        release_folder(self.save_dir)
+
     def _others(self, engine: Engine) -> dict[str, Any]:
         """What goes on beside network, optimizer and trainer."""
         scaler = getattr(engine, "scaler", None)  # of gradients, with mixed precision only
@@ -147,9 +193,9 @@ class TrainingCheckpoint:
     def _all_settings(self, engine: Engine) -> dict[str, Any]:
         return self.settings | {
             "epoch_length": engine.state.epoch_length,
-            "training_data": _fingerprint(engine),
-            "network": _short_hash(_describe(unwrap(self.network))),
-            "loss": _short_hash(_describe(getattr(engine, "loss_function", None))),
+            **self._data,
+            "network": short_hash(_describe(unwrap(self.network))),
+            "loss": short_hash(_describe(getattr(engine, "loss_function", None))),
             "optimizer": self._optimizer,
         }
 
@@ -176,8 +222,10 @@ class TrainingCheckpoint:
             "trainer": engine.state_dict(),
             "best": self.best,
             "also": {name: part.state_dict() for name, part in self._others(engine).items()},
+            "times": self._times,
         }
-        self._write(CHECKPOINT, state)
+        if idist.get_rank() == 0:
+            self._checkpoint.save(state)
         self._last_save = time.monotonic()
 
     def _save_last(self, engine: Engine) -> None:
@@ -195,32 +243,13 @@ class TrainingCheckpoint:
 
     def _write(self, name: str, state: dict[str, Any]) -> None:
         if idist.get_rank() == 0:
-            with atomic_path(self.save_dir / name) as path:
+            with atomic_path(self.save_dir / name, durable=True) as path:
                 torch.save(state, path)
-
-
-def _fingerprint(engine: Engine) -> str | None:
-    """Hash of the training images and their targets, in order; None where the data set does not tell."""
-    dataset = getattr(getattr(engine, "data_loader", None), "dataset", None)
-    items = [item for item in getattr(dataset, "data", None) or [] if isinstance(item, dict)]
-    files = [
-        os.path.abspath(item[Keys.IMAGE]) for item in items if isinstance(item.get(Keys.IMAGE), (str, os.PathLike))
-    ]
-    if not files or len(files) < len(items):
-        return None
-    # below their common folder, because a data set may move between machines while a run waits
-    root = os.path.commonpath([os.path.dirname(file) for file in files])
-    named = [f"{os.path.relpath(file, root)} {item.get(Keys.TARGET)}" for file, item in zip(files, items, strict=True)]
-    return _short_hash("\n".join(named))
 
 
 def _describe(part: Any) -> str:
     """What a network, loss or optimizer is, the same in every process."""
     return str(part) if isinstance(part, (nn.Module, Optimizer)) else callable_name(part)
-
-
-def _short_hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _all_members_trained(network: nn.Module) -> bool:

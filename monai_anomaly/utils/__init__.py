@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 from .atomic import atomic_path, finite_or_none, write_json, write_text
-from .file_mark import file_mark
+from .file_mark import file_mark, sampled_mark
 from .keys import Keys
 from .modules import accept_weights_of_wrapper, callable_name, plain_tensor, unwrap
+from .run_lock import lock_folder, release_folder
 from .seeding import derive_seed
 from .weights import load_weights
 
@@ -19,7 +20,10 @@ __all__ = [
     "file_mark",
     "finite_or_none",
     "load_weights",
+    "lock_folder",
     "plain_tensor",
+    "release_folder",
+    "sampled_mark",
     "unwrap",
     "write_json",
     "write_text",

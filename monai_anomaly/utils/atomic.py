@@ -3,18 +3,24 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+#: What ``torch.save`` says when a write fails: the name of its own source file, or that of its stream.
+_SIGNS_OF_PYTORCH = ("inline_container.cc", "iostream error")
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
 
 @contextmanager
-def atomic_path(path: str | os.PathLike[str], shared: bool = False) -> Iterator[Path]:
+def atomic_path(path: str | os.PathLike[str], shared: bool = False, durable: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` that replaces it only when the block succeeds.
 
     A reader therefore sees the old file or the whole new one, never half of it, whenever the writer is killed.
@@ -24,6 +30,11 @@ def atomic_path(path: str | os.PathLike[str], shared: bool = False) -> Iterator[
         path: the file to write; its folder is created.
         shared: whether other processes may write the same file at the same time; each then has a temporary file of its
             own, and the last to finish wins.
+        durable: whether the file must be on the disk before it replaces the old one, so that a power cut cannot leave
+            an empty one; for files that hours of work hang on.
+
+    Raises:
+        OSError: naming the file and what to do, where the disk or a quota is full; the old file is still there.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -32,9 +43,29 @@ def atomic_path(path: str | os.PathLike[str], shared: bool = False) -> Iterator[
     temporary = target.with_name(f".partial-{own}{target.name}")
     try:
         yield temporary
+        if durable:
+            _flush(temporary)
         os.replace(temporary, target)
+    except (OSError, RuntimeError) as error:
+        if not _is_full(error):
+            raise
+        free = shutil.disk_usage(target.parent).free / 2**20
+        raise OSError(
+            f"{target} could not be written, no room ({free:,.0f} MiB free): what stood there before is whole; "
+            "make room, or choose an output_dir on another disk, and start the same command again"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
+def _is_full(error: BaseException) -> bool:
+    """Whether a write failed for want of room."""
+    return getattr(error, "errno", None) in _NO_ROOM or any(sign in str(error) for sign in _SIGNS_OF_PYTORCH)
 
 
 def write_text(path: str | os.PathLike[str], text: str, shared: bool = False) -> None:

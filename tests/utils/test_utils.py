@@ -106,3 +106,17 @@ def test_keys_agree_with_monai() -> None:
     assert (str(CommonKeys.IMAGE), str(CommonKeys.LABEL)) == (Keys.IMAGE, Keys.LABEL)
     names = [value for name, value in vars(Keys).items() if name.isupper()]
     assert len(names) == len(set(names)) == 16
+
+
+def test_a_full_disk_is_said_and_the_old_file_kept(tmp_path: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full to stand for a full disk")
+    target = tmp_path / "table.json"
+    write_text(target, "old")
+    with pytest.raises(OSError, match=r"table\.json could not be written, no room .*another disk"):
+        with atomic_path(target) as temporary:
+            temporary.symlink_to("/dev/full")
+            temporary.write_text("new")
+    assert target.read_text() == "old" and [path.name for path in tmp_path.iterdir()] == ["table.json"]
+    with pytest.raises(FileNotFoundError, match="nowhere"), atomic_path(target):
+        (tmp_path / "nowhere").read_text()  # any other error is left as it is
