@@ -34,6 +34,7 @@ PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 DISTRIBUTION = {
     "PIL": "pillow",
     "ignite": "pytorch-ignite",
+    "itk": "itk-core",
     "skimage": "scikit-image",
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",
@@ -42,7 +43,7 @@ DISTRIBUTION = {
 THROUGH_MONAI = {
     "einops": r"DiffusionModelUNet",
     "fire": r"monai\.bundle",  # the command line of monai.bundle
-    "itk": r"ITKReader",
+    "itk-io": r"ITKReader",  # the file formats, GDCM's among them, which itk-core imports where they are needed
     "nibabel": r"NibabelReader",
     "tensorboard": r"monai\.handlers\.TensorBoard",
 }

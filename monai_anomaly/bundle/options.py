@@ -11,13 +11,13 @@ import json
 import os
 import re
 import sys
-import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from monai.bundle import run
+
+from ..utils.failures import end_with_reason
 
 
 def check_options(arguments: Sequence[str] | None = None) -> None:
@@ -34,7 +34,7 @@ def check_options(arguments: Sequence[str] | None = None) -> None:
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     if arguments is None:
-        sys.excepthook = _end_with_reason
+        sys.excepthook = end_with_reason
     if not given or given[0] != "run":
         return
     options = dict(_options(given[1:]))
@@ -113,23 +113,3 @@ def _as_list(text: str) -> list[str]:
         return [str(item) for item in ast.literal_eval(text)]
     except (SyntaxError, ValueError):
         return [item.strip(" '\"") for item in text.strip("[]").split(",")]
-
-
-def _end_with_reason(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> Any:
-    """Print the traceback as always, then the error that tells most, which MONAI's own wrap in a hundred lines."""
-    sys.__excepthook__(kind, error, trace)
-    print(f"\nerror: {_reason(error)}", file=sys.stderr)
-
-
-def _reason(error: BaseException) -> BaseException:
-    """The outermost error that this package raised, which names file and remedy; without any, the innermost one."""
-    while error.__cause__ is not None and not _is_ours(error):
-        error = error.__cause__
-    return error
-
-
-def _is_ours(error: BaseException) -> bool:
-    frames = list(traceback.walk_tb(error.__traceback__))
-    return (
-        bool(frames) and frames[-1][0].f_globals.get("__name__", "").partition(".")[0] == __package__.partition(".")[0]
-    )

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from .atomic import atomic_path, finite_or_none, write_json, write_text
+from .failures import end_with_reason, message_of_ours, run_command
 from .file_mark import file_mark, sampled_mark
 from .keys import Keys
 from .modules import accept_weights_of_wrapper, callable_name, plain_tensor, unwrap
@@ -17,6 +18,7 @@ __all__ = [
     "atomic_path",
     "callable_name",
     "derive_seed",
+    "end_with_reason",
     "file_mark",
     "finite_or_none",
     "load_weights",
@@ -24,6 +26,8 @@ __all__ = [
     "plain_tensor",
     "release_folder",
     "sampled_mark",
+    "message_of_ours",
+    "run_command",
     "unwrap",
     "write_json",
     "write_text",
