@@ -6,6 +6,10 @@
 The unknown is the change u = f - t, not the blended f itself: u is zero on the border of the box, and its Laplacian is
 the divergence of what the guidance differs from the target's own gradient. Where nothing differs, nothing changes, to
 the last bit.
+
+What stays follows the published programs: the border of the patch's box in many-tasks and the image-conditioned
+diffusion paper, whose solver works on the box, and in NSA, which takes the border off its mask; the border of the image
+alone in PII, whose patches get a box of one voxel more on every side.
 """
 
 from __future__ import annotations
@@ -95,7 +99,8 @@ def poisson_blend(
     Args:
         target: image (C, *S), array or tensor; integers are converted to float32.
         source: box to blend in (C, *P), of the same kind, P >= 3 along every axis.
-        mask: voxels of the box that get the guidance (*P), bool; its border is left out. Not modified.
+        mask: voxels of the box that get the guidance (*P), bool; its border is left out, so that a patch all of which
+            is to change, as in PII, needs a box of one voxel more on every side. Not modified.
         corner: lower corner of the box in the target, in voxels; the box must lie inside.
         mode: guidance, one of the above; default "mixed" (many-tasks, image-conditioned diffusion).
         alpha: weight of the foreign image in [0, 1], read by "pii" alone.

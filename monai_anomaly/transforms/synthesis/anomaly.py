@@ -7,7 +7,7 @@ import json
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -64,6 +64,14 @@ class Corruptor(Protocol):
         """
 
 
+@runtime_checkable
+class LabelledPart(Protocol):
+    """A corruptor that says itself which voxels of the masks get a label, changed or not."""
+
+    def labelled(self, batch: Any, after: Tensor) -> Tensor:
+        """Return them, (N, 1, *P) or (N, 1, M), bool, given the clipped values after the corruption."""
+
+
 class RandAnomaly(RandomizableTransform):
     """Make a healthy image sick, out of five parts: where (foreground), shape, placement, corruptor, labeller.
 
@@ -73,7 +81,7 @@ class RandAnomaly(RandomizableTransform):
     The result holds, as a dict: ``image`` (C, *S), float32, inside the range of the clean image; ``clean``, the image
     before; ``label`` (1, *S), float32 in [0, 1]; ``support`` (1, *S), bool, where the anomaly is; ``target``, 1 if an
     anomaly was really made, else 0; ``task``, the number of the corruption drawn, even if it made none; ``params``,
-    what was drawn, as JSON. Where the label is zero, nothing changed.
+    what was drawn, as JSON. Where the label is zero, nothing changed, unless ``keep_unlabelled``.
 
     Args:
         shape: draws the mask of an anomaly.
@@ -89,6 +97,8 @@ class RandAnomaly(RandomizableTransform):
         prob: probability that an image is corrupted, default 1.
         on_empty: what to do where the foreground is empty: "ignore" (default) it, "skip" the image or "raise".
         keep_mask: whether all of the drawn mask is part of the support, or only voxels that changed (default).
+        keep_unlabelled: whether changes that get no label stay in the image, as in some published programs; default
+            False: such voxels become what they were.
         clip: "channel" (default) clips each channel to the range of the clean image's, "sample" to that of the image,
             (low, high) to fixed values, None not at all.
         tolerance: mean absolute change over the channels, as a fraction of the value range, above which a voxel outside
@@ -117,6 +127,7 @@ class RandAnomaly(RandomizableTransform):
         prob: float = 1.0,
         on_empty: str = "ignore",
         keep_mask: bool = False,
+        keep_unlabelled: bool = False,
         clip: str | Sequence[float] | None = "channel",
         tolerance: float = 1e-3,
         value_range: Sequence[float] = (0.0, 1.0),
@@ -141,6 +152,7 @@ class RandAnomaly(RandomizableTransform):
         self.max_anomalies = max_anomalies
         self.on_empty = on_empty
         self.keep_mask = keep_mask
+        self.keep_unlabelled = keep_unlabelled
         self.clip = clip
         self.tolerance = tolerance
         self.value_range = check_range("value_range", value_range)
@@ -252,7 +264,9 @@ class RandAnomaly(RandomizableTransform):
             patches = [plans[row].patches[turn] for row in rows]
             for batch in patch_batches(canvas.image, rows, patches, getattr(self.corruptor, "voxels", False)):
                 self._corrupt(canvas, batch, bounds)
-        image, label, support = canvas.label(self.labeller, self.value_range[1] - self.value_range[0])
+        image, label, support = canvas.label(
+            self.labeller, self.value_range[1] - self.value_range[0], self.keep_unlabelled
+        )
         return {
             Keys.IMAGE: image,
             Keys.CLEAN: clean.clone(),  # the caller's image stays his, whoever changes the result
@@ -280,7 +294,10 @@ class RandAnomaly(RandomizableTransform):
         width = self.value_range[1] - self.value_range[0]
         inside = batch.masks & (change > _ROUNDING * width)
         changed = (change > self.tolerance * width) | inside
-        canvas.write(batch, after, changed, changed | batch.masks if self.keep_mask else changed)
+        support = changed | batch.masks if self.keep_mask else changed
+        if isinstance(self.corruptor, LabelledPart):
+            support = batch.masks & self.corruptor.labelled(batch, after)
+        canvas.write(batch, after, changed, support)
 
     def _range(self, clean: Tensor) -> tuple[Tensor, Tensor] | None:
         """Lower and upper bound of the values of each image, (B, C) or (B, 1)."""

@@ -25,30 +25,38 @@ class Canvas:
         return self.maps[:, :-2]
 
     def write(self, batch: PatchBatch | VoxelBatch, after: Tensor, changed: Tensor, support: Tensor) -> None:
-        """Write what changed, and where the anomaly is."""
+        """Write what changed, and where the anomaly is.
+
+        Args:
+            batch: the patches.
+            after: their new values.
+            changed: which of these are written, bool.
+            support: which voxels the anomaly is made of, bool; the others get no label.
+        """
         old = batch.take(self.maps[:, -2:])
         new = torch.cat(
             [
                 torch.where(changed, after, batch.values),
                 torch.maximum(old[:, :1], support.to(old.dtype)),
-                torch.maximum(old[:, 1:], batch.weights * changed),
+                torch.maximum(old[:, 1:], batch.weights * (changed | support)),
             ],
             dim=1,
         )
         batch.put(self.maps, new)
 
     def label(
-        self, labeller: Callable[[Tensor, Tensor, Tensor], Tensor], width: float
+        self, labeller: Callable[[Tensor, Tensor, Tensor], Tensor], width: float, keep_unlabelled: bool = False
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return images, labels and supports; what gets no label becomes what it was.
+        """Return images, labels and supports.
 
         Args:
             labeller: see :class:`RandAnomaly`.
             width: of the value range, which changes are fractions of.
+            keep_unlabelled: see :class:`RandAnomaly`; by default what gets no label becomes what it was.
         """
         count = images_at_once(self.clean)
         parts = [
-            self._label(image, clean, labeller, width)
+            self._label(image, clean, labeller, width, keep_unlabelled)
             for image, clean in zip(self.maps.split(count), self.clean.split(count), strict=True)
         ]
         image, label, support = (torch.cat(part) if len(parts) > 1 else part[0] for part in zip(*parts, strict=True))
@@ -56,7 +64,11 @@ class Canvas:
 
     @staticmethod
     def _label(
-        maps: Tensor, clean: Tensor, labeller: Callable[[Tensor, Tensor, Tensor], Tensor], width: float
+        maps: Tensor,
+        clean: Tensor,
+        labeller: Callable[[Tensor, Tensor, Tensor], Tensor],
+        width: float,
+        keep_unlabelled: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
         image = maps[:, :-2]
         made = (image != clean).flatten(1).any(1)
@@ -64,4 +76,4 @@ class Canvas:
         change = mean_change(image, clean, support)
         label = labeller(change if width == 1 else change / width, support, maps[:, -1:])
         labelled = label > 0
-        return torch.where(labelled, image, clean), label, labelled
+        return image.clone() if keep_unlabelled else torch.where(labelled, image, clean), label, labelled

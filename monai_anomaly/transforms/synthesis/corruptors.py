@@ -57,9 +57,11 @@ class PoissonBlend:
         alpha: smallest and largest weight of the foreign image, read by "pii"; paper's default (0.05, 0.95).
         source_box: draws the part of the foreign image that goes in; default: the same place.
         erode: how often the mask is eroded before, default 0; OpenCV's blending, and so the published NSA, has 3.
+        border: what stays as it is: "box" (default), the outermost voxels of the patch's box, as in many-tasks and the
+            image-conditioned diffusion paper; "image", those of the image alone, as in PII: the equations reach one
+            voxel beyond the patch, all of which may change.
     """
 
-    smallest = SMALLEST_BOX
     voxels = False
     foreign = True
 
@@ -69,21 +71,29 @@ class PoissonBlend:
         alpha: Sequence[float] = (0.05, 0.95),
         source_box: SourceBox | None = None,
         erode: int = 0,
+        border: str = "box",
     ) -> None:
         check_choice("mode", mode, MODES)
+        check_choice("border", border, ("box", "image"))
         if erode < 0:
             raise ValueError(f"erode must be 0 or more, got {erode!r}")
         self.mode = mode
         self.alpha = check_range("alpha", alpha, 0, 1)
         self.source_box = source_box or SamePlace()
         self.erode = erode
+        self.border = border
+        self.smallest = SMALLEST_BOX if border == "box" else 1
 
     def draw(self, rng: np.random.RandomState, patch: Patch, frame: Frame) -> Patch | None:
         """Draw the foreign image, the part of it, and its weight."""
         if self.mode == "pii":
             patch.weight = float(rng.uniform(*self.alpha))
-        eroded = eroded_patch(patch, self.erode)
-        return None if eroded is None else self.source_box(rng, eroded, frame)
+        ready = eroded_patch(patch, self.erode)
+        if ready is not None and self.border == "image":
+            ready = framed_patch(ready, frame.shape)
+        if ready is None or not ready.mask.any() or min(ready.mask.shape) < SMALLEST_BOX:
+            return None
+        return self.source_box(rng, ready, frame)
 
     def apply(self, batch: PatchBatch) -> Tensor:
         """Blend all boxes at once."""
@@ -196,6 +206,19 @@ def eroded_patch(patch: Patch, times: int) -> Patch | None:
     if times:
         patch.mask = ndimage.binary_erosion(patch.mask, np.ones((3,) * patch.mask.ndim), iterations=times)
     return patch if patch.mask.any() else None
+
+
+def framed_patch(patch: Patch, shape: tuple[int, ...]) -> Patch:
+    """Put one voxel around the box of a patch, and leave out of its mask what lies on the border of the image."""
+    corner = np.array(patch.corner)
+    before = np.minimum(corner, 1)
+    after = np.minimum(shape - corner - patch.mask.shape, 1)
+    patch.inner = tuple(slice(int(low), int(low) + n) for low, n in zip(before, patch.mask.shape, strict=True))
+    wide = np.pad(patch.mask, np.stack([before, after], 1))
+    patch.mask = np.zeros_like(wide)
+    patch.mask[inside(wide)] = wide[inside(wide)]
+    patch.corner = tuple((corner - before).tolist())
+    return patch
 
 
 def inner_edge(mask: np.ndarray) -> np.ndarray:

@@ -45,9 +45,10 @@ class RandFPI(RandAnomaly):
             label, alpha, is the class 1 to 4 divided by 4, as in the paper's classification of abdominal CT.
         unit: what the half width counts in: "fraction" (default), "voxel" or "mm".
         cube: whether all axes share one half width (default, as published), else each axis has its own.
-        compat: None (default); "published" compares the images after rounding them down to multiples of ``tolerance``,
-            any channel: nearly equal values on two sides of a multiple then count as different, and values up to a
-            tolerance apart need not. The default compares the mean difference over the channels with ``tolerance``.
+        compat: None (default) compares the mean difference over the channels with ``tolerance``, and takes back what
+            differs less; "published" compares the images after rounding them down to multiples of ``tolerance``, any
+            channel: nearly equal values on two sides of a multiple then count as different, and values up to a
+            tolerance apart need not. Such values are mixed all the same and only get no label.
         kwargs: see :class:`RandAnomaly`; ``clip`` is None; ``tolerance`` is of the difference between the two images.
 
     Raises:
@@ -72,13 +73,13 @@ class RandFPI(RandAnomaly):
     ) -> None:
         check_choice("label", label, ("factor", "classes", "binary"))
         check_choice("compat", compat, (None, "published"))
-        settings: dict[str, Any] = {"clip": None, "tolerance": 1e-3, **kwargs}
+        settings: dict[str, Any] = {"clip": None, "tolerance": 1e-3, "keep_unlabelled": compat is not None, **kwargs}
         blend = QuarterBlend() if label == "classes" else AlphaBlend(alpha)
         blend.place = ForeignPlace()
         super().__init__(
             RandomBox(half_width, unit, cube),
             CenterPlacement(core),
-            WhereDifferent(blend, "source", _absolute(settings), floor=compat == "published"),
+            (LabelWhereDifferent if compat else WhereDifferent)(blend, "source", _absolute(settings)),
             binary_label if label == "binary" else weight_label,
             source=source,
             **settings,
@@ -89,7 +90,8 @@ class RandPII(RandAnomaly):
     """Poisson image interpolation: a box takes on the gradients of another image, without a seam.
 
     The gradient of the blend is, for each pair of neighbors, the larger in magnitude of ``(1 - alpha)`` times the own
-    and ``alpha`` times the foreign one; the border of the box stays. The label is alpha where the image has changed.
+    and ``alpha`` times the foreign one. What is around the box stays, and so does the border of the image; all of the
+    box may change, as in the authors' program. The label is alpha where the image has changed.
 
     Args:
         source: images to blend in, see :class:`RandAnomaly`; None: given at each call, or the rest of the batch.
@@ -100,10 +102,11 @@ class RandPII(RandAnomaly):
         label: "factor" (default): alpha; "binary".
         unit: what the half width counts in: "fraction" (default), "voxel" or "mm".
         cube: whether all axes share one half width (default, as published), else each axis has its own.
-        compat: None (default): a voxel has changed where the mean change over the channels is above ``tolerance``;
-            "published": where the image before and after, both rounded down to multiples of ``tolerance``, differ in
-            any channel; "upd": where so do the two images to be blended, however little the blend has changed, and
-            the width of the box is any whole number of voxels, drawn from twice ``half_width`` of the last axis.
+        compat: None (default): a voxel has changed where the mean change over the channels is above ``tolerance``, and
+            smaller changes are taken back; "published": where the image before and after, both rounded down to
+            multiples of ``tolerance``, differ in any channel; "upd": where so do the two images to be blended, however
+            little the blend has changed, and the width of the box is any whole number of voxels, drawn from twice
+            ``half_width`` of the last axis. With the last two, what has not changed gets no label but stays blended.
         kwargs: see :class:`RandAnomaly`.
 
     Raises:
@@ -129,15 +132,15 @@ class RandPII(RandAnomaly):
     ) -> None:
         check_choice("label", label, ("factor", "binary"))
         check_choice("compat", compat, (None, "published", "upd"))
-        settings: dict[str, Any] = {"tolerance": 1e-3, **kwargs}
+        settings: dict[str, Any] = {"tolerance": 1e-3, "keep_unlabelled": compat is not None, **kwargs}
         shape: ShapeMaker = RandomBox(half_width, unit, cube)
-        corruptor: Corruptor = PoissonBlend("pii", alpha, ForeignPlace())
+        corruptor: Corruptor = PoissonBlend("pii", alpha, ForeignPlace(), border="image")
         least = _absolute(settings)
         if compat == "upd":
             shape = WholeWidthBox(HALF_WIDTH if half_width is None else half_width)
-            corruptor = WhereDifferent(corruptor, "source", least, floor=True)
+            corruptor = LabelWhereDifferent(corruptor, "source", least)
         elif compat == "published":
-            corruptor = WhereDifferent(corruptor, "result", least, floor=True)
+            corruptor = LabelWhereDifferent(corruptor, "result", least)
         # in the mask any change counts as one, hence the threshold of the label; what gets no label is undone
         kind = binary_label if label == "binary" else weight_label
         labeller = kind if compat else partial(changed_label, kind=kind, least=settings["tolerance"])
@@ -176,16 +179,13 @@ class WhereDifferent:
         corruptor: the corruption.
         other: what the image is compared with: "source", the foreign image at the same place, or "result".
         least: mean absolute difference over the channels above which a voxel differs, as an intensity.
-        floor: whether instead both images are rounded down to multiples of ``least``, if that is above 0, and any
-            difference of any channel counts; default False.
     """
 
-    def __init__(self, corruptor: Corruptor, other: str, least: float, floor: bool = False) -> None:
+    def __init__(self, corruptor: Corruptor, other: str, least: float) -> None:
         check_choice("other", other, ("source", "result"))
         self.corruptor = corruptor
         self.other = other
         self.least = least
-        self.floor = floor
         self.smallest = corruptor.smallest
         self.voxels = corruptor.voxels
         self.foreign = getattr(corruptor, "foreign", False)
@@ -196,13 +196,34 @@ class WhereDifferent:
 
     def apply(self, batch: PatchBatch | VoxelBatch) -> Tensor:
         """Corrupt, and take back what does not count."""
-        before, after = batch.values, self.corruptor.apply(batch)
-        other = _foreign(batch) if self.other == "source" else after
-        if self.floor:
-            differs = (_floor(before, self.least) != _floor(other, self.least)).any(1, keepdim=True)
-        else:
-            differs = (before - other).abs().mean(1, keepdim=True) > self.least
-        return torch.where(differs, after, before)
+        after = self.corruptor.apply(batch)
+        difference = (batch.values - self._other(batch, after)).abs().mean(1, keepdim=True)
+        return torch.where(difference > self.least, after, batch.values)
+
+    def _other(self, batch: PatchBatch | VoxelBatch, after: Tensor) -> Tensor:
+        return _foreign(batch) if self.other == "source" else after
+
+
+class LabelWhereDifferent(WhereDifferent):
+    """Another corruption, done everywhere and labelled only where two images differ, as in published programs.
+
+    A voxel differs where any channel does after both images are rounded down to multiples of ``least``, if that is
+    above 0.
+
+    Args:
+        corruptor: see :class:`WhereDifferent`.
+        other: see there.
+        least: see above.
+    """
+
+    def apply(self, batch: PatchBatch | VoxelBatch) -> Tensor:
+        """Corrupt."""
+        return self.corruptor.apply(batch)
+
+    def labelled(self, batch: PatchBatch | VoxelBatch, after: Tensor) -> Tensor:
+        """Voxels that differ, (N, 1, ...), bool."""
+        other = self._other(batch, after)
+        return (_floor(batch.values, self.least) != _floor(other, self.least)).any(1, keepdim=True)
 
 
 class QuarterBlend(AlphaBlend):

@@ -142,6 +142,8 @@ class Patch:
     """foreign image (C, *S'), channels as in the image."""
     parameters: dict[str, Any] = field(default_factory=dict)
     """what the corruptor drew: numbers and arrays."""
+    inner: tuple[slice, ...] | None = None
+    """the box as drawn, where the corruptor has added voxels around it; None: all of the box."""
 
     @cached_property
     def voxels(self) -> np.ndarray:
@@ -163,8 +165,7 @@ class Plan:
         """Return what was drawn as plain numbers, one dict an anomaly."""
         return [
             {
-                "corner": list(map(int, p.corner)),
-                "size": list(p.mask.shape),
+                **_described_box(p),
                 "weight": float(np.max(p.weight)),
                 **_plain(p.parameters),
             }
@@ -184,6 +185,15 @@ def to_mask(foreground: Any) -> np.ndarray:
     """Return a foreground (1, *S) or (C, *S), array or tensor, as a bool array (*S): any channel above 0."""
     array = foreground.detach().cpu().numpy() if isinstance(foreground, Tensor) else np.asarray(foreground)
     return np.asarray((array > 0).any(0))
+
+
+def _described_box(patch: Patch) -> dict[str, Any]:
+    """Lower corner and size of a patch as drawn."""
+    inner = patch.inner or tuple(slice(0, length) for length in patch.mask.shape)
+    return {
+        "corner": [int(low + part.start) for low, part in zip(patch.corner, inner, strict=True)],
+        "size": [part.stop - part.start for part in inner],
+    }
 
 
 def _plain(parameters: dict[str, Any]) -> dict[str, Any]:

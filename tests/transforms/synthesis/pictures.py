@@ -66,5 +66,5 @@ def drawn(sample: dict[str, Any]) -> tuple[tuple[slice, ...], float]:
 def boxes_of(method: RandAnomaly, image: Tensor, number: int = 400) -> tuple[np.ndarray, np.ndarray]:
     """Corners and sizes of many boxes as drawn, cut by the image."""
     rng = np.random.RandomState(0)
-    patches = [method.plan(rng, image, None, [image + 1]).patches[0] for _ in range(number)]
-    return np.array([patch.corner for patch in patches]), np.array([patch.mask.shape for patch in patches])
+    boxes = [method.plan(rng, image, None, [image + 1]).describe()[0] for _ in range(number)]
+    return np.array([box["corner"] for box in boxes]), np.array([box["size"] for box in boxes])

@@ -100,6 +100,19 @@ def test_the_published_comparison_looks_at_any_channel(compat: str | None) -> No
     assert sample["target"] == (compat == "published")
 
 
+def test_published_pairs_are_mixed_where_they_get_no_label() -> None:
+    own, foreign = pictures(1, 30, 30)
+    default, published = (
+        RandFPI([foreign], tolerance=0.1, compat=compat).set_random_state(0)(own) for compat in (None, "published")
+    )
+    box, alpha = drawn(published)
+    mixed = own.clone()
+    mixed[(0, *box)] += alpha * (foreign - own)[(0, *box)]
+    torch.testing.assert_close(published["image"], mixed)
+    assert ((published["image"] != own) & ~published["support"]).any()
+    assert not ((default["image"] != own) & ~default["support"]).any()
+
+
 def test_without_a_tolerance_any_difference_counts() -> None:
     own = torch.full((1, 30, 30), 0.5)
     for compat in (None, "published"):

@@ -12,14 +12,26 @@ import pytest
 import torch
 from pictures import boxes_of, drawn, pictures
 
+from monai_anomaly.transforms.synthesis.anomaly import RandAnomaly
+from monai_anomaly.transforms.synthesis.corruptors import PoissonBlend
 from monai_anomaly.transforms.synthesis.interpolation import RandPII
+from monai_anomaly.transforms.synthesis.placements import CenterPlacement
+from monai_anomaly.transforms.synthesis.shapes import RandomBox
 
 SIZES = pytest.mark.parametrize("size", [(40, 40), (36, 50), (24, 20, 28)])
 
 
-def poisson_by_equations(own: np.ndarray, foreign: np.ndarray, alpha: float) -> np.ndarray:
-    """Solve a box voxel by voxel: the sum of the differences to all neighbors is that of the stronger ones."""
-    inner = [p for p in np.ndindex(*own.shape) if all(0 < a < n - 1 for a, n in zip(p, own.shape, strict=True))]
+def poisson_by_equations(
+    own: np.ndarray, foreign: np.ndarray, box: tuple[slice, ...], alpha: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Solve voxel by voxel what the box covers of the inside of two images, and say which voxels those are.
+
+    The sum of the differences of a voxel to all its neighbors is that of the stronger ones.
+    """
+    free = np.zeros(own.shape, dtype=bool)
+    free[box] = True
+    free &= np.pad(np.ones([n - 2 for n in own.shape], dtype=bool), 1)
+    inner = list(map(tuple, np.argwhere(free).tolist()))
     number = {place: row for row, place in enumerate(inner)}
     matrix, right = np.zeros((len(inner), len(inner))), np.zeros(len(inner))
     for place, row in number.items():
@@ -34,8 +46,8 @@ def poisson_by_equations(own: np.ndarray, foreign: np.ndarray, alpha: float) -> 
                 else:
                     right[row] += own[other]
     result = own.copy()
-    result[tuple(np.transpose(inner))] = np.linalg.solve(matrix, right)
-    return result
+    result[free] = np.linalg.solve(matrix, right)
+    return result, free
 
 
 @SIZES
@@ -43,18 +55,50 @@ def test_pii_solves_its_equations_and_labels_what_changed(size: tuple[int, ...])
     own, foreign = pictures(2, *size)
     sample = RandPII([foreign], clip=None, half_width=(0.1, 0.15)).set_random_state(3)(own)
     box, alpha = drawn(sample)
-    wanted = own.numpy().astype(float)
-    for channel, other in zip(wanted, foreign.numpy().astype(float), strict=True):
-        channel[box] = poisson_by_equations(channel[box], other[box], alpha)
+    pairs = zip(own.numpy().astype(float), foreign.numpy().astype(float), strict=True)
+    solved = [poisson_by_equations(mine, other, box, alpha) for mine, other in pairs]
+    wanted, free = np.stack([values for values, _ in solved]), solved[0][1]
     change = np.abs(wanted - own.numpy()).mean(0, keepdims=True)
     clear = np.abs(change - 1e-3) > 1e-5  # rounding decides the rest
     label, image = sample["label"].numpy(), sample["image"].numpy()
     np.testing.assert_allclose(label[clear], np.where(change > 1e-3, alpha, 0)[clear], atol=1e-6)
     np.testing.assert_allclose(image, np.where(label > 0, wanted, own.numpy()), atol=1e-5)
-    border = np.ones([part.stop - part.start for part in box], dtype=bool)
-    border[(slice(1, -1),) * len(size)] = False
-    assert not label[(0, *box)][border].any()
+    assert not label[0][~free].any()
     assert label.max() == np.float32(alpha)
+
+
+@pytest.mark.parametrize("compat", [None, "published", "upd"])
+@pytest.mark.parametrize("dims", [2, 3])
+def test_all_of_a_patch_changes_but_for_the_border_of_the_image(dims: int, compat: str | None) -> None:
+    size, settings = (30,) * dims, {"compat": compat, "half_width": (0.2, 0.2), "clip": None, "tolerance": 1e-6}
+    own, foreign = pictures(1, *size)
+    sample = RandPII([foreign], core=0.1, **settings).set_random_state(0)(own)
+    box, _ = drawn(sample)
+    assert [part.stop - part.start for part in box] == [12] * dims
+    changed = (sample["image"] != own)[0]
+    assert changed[box].all() and int(changed.sum()) == 12**dims  # 144 of 144 in 2D
+    assert int(sample["support"].sum()) > 0.95 * 12**dims  # but for what a comparison by floor hides
+    touching = RandPII([foreign], core=1.0, **settings)
+    for seed in range(40):
+        sample = touching.set_random_state(seed)(own)
+        if drawn(sample)[0][0].start == 0:
+            break
+    box, _ = drawn(sample)
+    assert box[0].start == 0
+    for key in ("label", "support"):
+        assert not sample[key][0, 0].any()
+    assert torch.equal(sample["image"][0, 0], own[0, 0]) and sample["support"][0, 1].any()
+
+
+@pytest.mark.parametrize("border", ["box", "image"])
+def test_a_blend_may_hold_the_border_of_its_box_or_only_that_of_the_image(border: str) -> None:
+    own, foreign = pictures(1, 30, 30)
+    blend = PoissonBlend("source", border=border)
+    method = RandAnomaly(RandomBox((0.2, 0.2)), CenterPlacement(0.2), blend, source=[foreign], clip=None, tolerance=0)
+    sample = method.set_random_state(0)(own)
+    _, size = boxes_of(method.set_random_state(0), own, 1)
+    assert (size == 12).all()
+    assert int((sample["image"] != own).sum()) == (100 if border == "box" else 144)
 
 
 def test_pii_takes_extreme_weights() -> None:
@@ -64,9 +108,9 @@ def test_pii_takes_extreme_weights() -> None:
     )
     assert torch.equal(nothing["image"], own) and nothing["target"] == 0
     box, _ = drawn(all_of_it)
-    wanted = poisson_by_equations(own[0].numpy()[box], foreign[0].numpy()[box], 1.0)
-    inside = all_of_it["support"][0][box]
-    np.testing.assert_allclose(all_of_it["image"][0][box][inside], wanted[inside.numpy()], atol=1e-5)
+    wanted, _ = poisson_by_equations(own[0].numpy(), foreign[0].numpy(), box, 1.0)
+    inside = all_of_it["support"][0]
+    np.testing.assert_allclose(all_of_it["image"][0][inside], wanted[inside.numpy()], atol=1e-5)
     assert set(all_of_it["label"].unique().tolist()) == {0.0, 1.0}
 
 
@@ -108,17 +152,20 @@ def test_pii_published_compares_before_and_after_rounded_down() -> None:
     assert (rounded & (change < 0.05)).any()  # nearly equal, on two sides of a multiple
     alpha = drawn(published)[1]
     torch.testing.assert_close(published["label"], alpha * rounded)
+    torch.testing.assert_close(published["image"], blended)  # what gets no label stays blended all the same
+    assert torch.equal(default["image"], torch.where(change > 0.05, blended, own))
 
 
 def test_pii_upd_compares_the_two_images_instead_of_what_the_blend_changed() -> None:
     noise = 1e-4 * torch.rand(2, 1, 40, 40, generator=torch.Generator().manual_seed(0))
     own, foreign = 0.5 + noise[0], 0.8 + noise[1]
     default, upd = (
-        RandPII([foreign], compat=compat, half_width=(0.1, 0.1)).set_random_state(0)(own) for compat in (None, "upd")
+        RandPII([foreign], compat=compat, core=0.5, half_width=(0.1, 0.1)).set_random_state(0)(own)
+        for compat in (None, "upd")
     )
     assert default["target"] == 0
     assert upd["target"] == 1 and float((upd["image"] - own).abs().max()) < 1e-3
-    assert 20 < upd["support"].sum() <= 6 * 6  # within the border of the box of 8 x 8, but for what rounding hides
+    assert upd["support"].sum() == 8 * 8
     own, foreign = pictures(1, 40, 40)
     foreign[..., 20:] = own[..., 20:]
     default, upd = (
@@ -126,6 +173,8 @@ def test_pii_upd_compares_the_two_images_instead_of_what_the_blend_changed() -> 
         for compat in (None, "upd")
     )
     assert default["label"][..., 20:].any() and not upd["label"][..., 20:].any()
+    blended = RandPII([foreign], tolerance=0.0, core=0.1, half_width=(0.2, 0.2), compat="upd").set_random_state(0)(own)
+    assert torch.equal(upd["image"], blended["image"]) and (upd["image"] != own)[..., 20:].any()
 
 
 def test_pii_upd_draws_the_whole_width_from_the_last_axis() -> None:
