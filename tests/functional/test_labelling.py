@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import ndimage
-from skimage.morphology import ball, disk
+from skimage.morphology import ball, disk, reconstruction
 from torch import Tensor
 
 from monai_anomaly.functional import labelling
@@ -61,19 +61,29 @@ def windows(image: np.ndarray, footprint: np.ndarray) -> np.ndarray:
     return result
 
 
-def closed_and_filled(crop: np.ndarray) -> np.ndarray:
+def closed_and_filled(crop: np.ndarray, connectivity: int = 2) -> np.ndarray:
     """Grey closing, then every pixel rises to the lowest pass on its way to the border of the crop."""
-    closed = ndimage.minimum_filter(ndimage.maximum_filter(crop, 3), 3)
+    near = ndimage.generate_binary_structure(crop.ndim, connectivity)
+    closed = ndimage.minimum_filter(ndimage.maximum_filter(crop, footprint=near), footprint=near)
     level = np.full_like(closed, np.inf)
     for place in np.ndindex(*closed.shape):
         if any(at in (0, n - 1) for at, n in zip(place, closed.shape, strict=True)):
             level[place] = closed[place]
     while True:
-        lowest = ndimage.minimum_filter(level, 3, mode="nearest")
+        lowest = ndimage.minimum_filter(level, footprint=near, mode="nearest")
         new = np.minimum(level, np.maximum(closed, lowest))
         if (new == level).all():
             return level
         level = new
+
+
+def by_libraries(crop: np.ndarray, connectivity: int) -> np.ndarray:
+    """The same, by SciPy's closing and scikit-image's reconstruction by erosion."""
+    near = ndimage.generate_binary_structure(crop.ndim, connectivity)
+    closed = ndimage.grey_closing(crop, footprint=near)
+    seed = closed.copy()
+    seed[(slice(1, -1),) * crop.ndim] = closed.max()
+    return np.asarray(reconstruction(seed, closed, method="erosion", footprint=near))
 
 
 @pytest.mark.parametrize("label", EVERY)
@@ -128,6 +138,51 @@ def test_the_default_flipped_gaussian_has_the_papers_width() -> None:
     change = torch.full((1, 1, 3, 3), 0.2)
     label = flipped_gaussian_label(change, change > 0, change)
     torch.testing.assert_close(label, torch.full_like(change, 1 - np.exp(-0.5)))
+
+
+@pytest.mark.parametrize("connectivity", [1, 2, 3])
+@pytest.mark.parametrize("size", [(20, 17), (9, 10, 8)])
+@pytest.mark.parametrize("compat", [None, "published"])
+def test_neighbors_and_regions_as_named(size: tuple[int, ...], connectivity: int, compat: str | None) -> None:
+    change, support, weight = maps(*size, seed=4)
+    result = flipped_gaussian_label(change, support, weight, connectivity=connectivity, compat=compat)[:, 0].numpy()
+    plain = flipped_gaussian_label(change, support, weight, fill_holes=False)[:, 0].numpy()
+    for image, inside, out in zip(plain, support[:, 0].numpy(), result, strict=True):
+        regions, _ = ndimage.label(inside)
+        wanted = image.copy() if compat else np.zeros_like(image)
+        for number, box in enumerate(ndimage.find_objects(regions), 1):
+            own = regions[box] == number
+            if compat:
+                wanted[box] = by_libraries(wanted[box], min(connectivity, len(size)))
+            else:
+                wanted[box][own] = by_libraries(image[box] * own, min(connectivity, len(size)))[own]
+        np.testing.assert_allclose(out, wanted, atol=1e-6)
+
+
+def test_in_3d_the_default_has_18_neighbors_and_26_are_had_by_name() -> None:
+    change, support, weight = maps(9, 10, 8)
+    default, edges, cube = (
+        flipped_gaussian_label(change, support, weight, **chosen)
+        for chosen in ({}, {"connectivity": 2}, {"connectivity": 3})
+    )
+    assert torch.equal(default, edges) and not torch.equal(default, cube)
+    flat = maps(20, 17)
+    in_2d = [flipped_gaussian_label(*flat, connectivity=number) for number in (2, 3)]
+    assert torch.equal(*in_2d), "in 2D both are the square"
+
+
+def test_a_region_does_not_feel_its_neighbors_unless_as_published() -> None:
+    change = torch.zeros(1, 1, 9, 12)
+    change[..., 0, 0:9] = change[..., :, 0] = 0.3  # an angle, in whose box another region lies
+    alone = change.clone()
+    change[..., 4:7, 4:7] = 0.5
+    label, by_itself = (flipped_gaussian_label(x, x > 0, x) for x in (change, alone))
+    assert torch.equal(label[alone > 0], by_itself[alone > 0]) and not label[change == 0].any()
+    change[..., 2:4, 2:9] = 0.4
+    change[..., 3, 3] = 0.0  # where nothing changed
+    published = flipped_gaussian_label(change, change > 0, change, compat="published")
+    own = flipped_gaussian_label(change, change > 0, change)
+    assert float(published[0, 0, 3, 3]) > 0 and float(own[0, 0, 3, 3]) == 0
 
 
 def test_each_region_is_closed_and_filled_by_itself() -> None:
@@ -203,12 +258,23 @@ def test_a_window_has_a_center(width: int) -> None:
 
 @pytest.mark.parametrize(
     ("label", "arguments"),
-    [(flipped_gaussian_label, {"std": 0.0}), (saturating_label, {"steepness": 5.0, "ceiling": 0.0})],
+    [
+        (flipped_gaussian_label, {"std": 0.0}),
+        (saturating_label, {"steepness": 5.0, "ceiling": 0.0}),
+    ],
 )
 def test_settings_that_make_no_label_are_refused(label: Callable[..., Tensor], arguments: dict[str, float]) -> None:
     change = torch.rand(1, 1, 5, 5)
     with pytest.raises(ValueError, match="must be above 0, got 0.0"):
         label(change, change > 0, change, **arguments)
+
+
+def test_unknown_neighbors_and_regions_are_refused() -> None:
+    change = torch.rand(1, 1, 5, 5)
+    with pytest.raises(ValueError, match="connectivity must be 1, 2 or 3, got 4"):
+        flipped_gaussian_label(change, change > 0, change, connectivity=4)
+    with pytest.raises(ValueError, match="compat must be None or \"published\", got 'upd'"):
+        flipped_gaussian_label(change, change > 0, change, compat="upd")
 
 
 def test_filling_ends_whatever_the_change() -> None:

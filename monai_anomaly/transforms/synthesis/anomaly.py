@@ -27,6 +27,7 @@ from .plan import Frame, Patch, Plan, Sources, to_mask
 
 _HOMELESS = 5  # shapes that found no place, each after many tries, before an image is left as it is
 _ROUNDING = 1e-5  # changes below it, as a fraction of the value range, are none
+COUNTS = ("geometric", "binomial")
 ON_EMPTY = ("ignore", "skip", "raise")
 
 
@@ -93,7 +94,10 @@ class RandAnomaly(RandomizableTransform):
             given with the image goes first.
         source: images to paste from, drawn by index: a dataset of tensors, or of dicts with ``image`` and maybe
             ``foreground``. Its transforms must be deterministic.
-        max_anomalies: most anomalies of an image, default 1; after each one the next follows with probability 1/2.
+        max_anomalies: most anomalies of an image, default 1.
+        anomaly_count: how their number is drawn: "geometric" (default, many-tasks): after each one the next follows
+            with probability 1/2, so that of three at most one, two and three come with 1/2, 1/4 and 1/4; "binomial"
+            (NSA): a coin for each further one, 1/4, 1/2 and 1/4.
         prob: probability that an image is corrupted, default 1.
         on_empty: what to do where the foreground is empty: "ignore" (default) it, "skip" the image or "raise".
         keep_mask: whether all of the drawn mask is part of the support, or only voxels that changed (default).
@@ -124,6 +128,7 @@ class RandAnomaly(RandomizableTransform):
         foreground: Callable[[Tensor], Tensor] | None = None,
         source: Sources | None = None,
         max_anomalies: int = 1,
+        anomaly_count: str = "geometric",
         prob: float = 1.0,
         on_empty: str = "ignore",
         keep_mask: bool = False,
@@ -136,6 +141,7 @@ class RandAnomaly(RandomizableTransform):
     ) -> None:
         RandomizableTransform.__init__(self, prob)
         check_choice("on_empty", on_empty, ON_EMPTY)
+        check_choice("anomaly_count", anomaly_count, COUNTS)
         if isinstance(clip, str) or clip is None:
             check_choice("clip", clip, ("channel", "sample", None))
         elif len(clip) != 2 or not clip[0] < clip[1]:
@@ -150,6 +156,7 @@ class RandAnomaly(RandomizableTransform):
         self.foreground = foreground
         self.source = source
         self.max_anomalies = max_anomalies
+        self.anomaly_count = anomaly_count
         self.on_empty = on_empty
         self.keep_mask = keep_mask
         self.keep_unlabelled = keep_unlabelled
@@ -197,9 +204,16 @@ class RandAnomaly(RandomizableTransform):
         if frame is None:
             return Plan([], self.task)
         patches: list[Patch] = []
-        while (patch := self._draw(rng, frame)) is not None:
-            patches.append(patch)
-            if len(patches) == self.max_anomalies or rng.rand() < 0.5:
+        stops = self.anomaly_count == "geometric"
+        for number in range(self.max_anomalies):
+            if number and rng.rand() < 0.5:
+                if stops:
+                    break
+                continue
+            patch = self._draw(rng, frame)
+            if patch is not None:
+                patches.append(patch)
+            elif stops:
                 break
         return Plan(patches, self.task)
 

@@ -28,7 +28,7 @@ from ...functional.labelling import (
 )
 from ..anatomy.foreground import DifferentFromBackground
 from ..checks import check_choice, check_range
-from .anomaly import RandAnomaly
+from .anomaly import COUNTS, RandAnomaly
 from .corruptors import eroded_patch
 from .dictionary import RandAnomalyd
 from .natural_parts import MovedPart, RandomPart
@@ -89,7 +89,7 @@ class RandNSA(RandAnomaly):
         half_width: smallest and largest half width of a part; a pair, or one for each axis.
         gamma: shape, scale and offset of the half widths ``(offset + Gamma(shape, scale)) extent``, or "uniform".
         unit: what half widths count in: "fraction" of the image (default), "voxel" or "mm".
-        max_anomalies: most parts of an image; after each one the next follows with probability 1/2.
+        max_anomalies: most parts of an image; a coin decides about each but the first, as published.
         min_object: fraction of a part that must be foreground, where it comes from and where it goes.
         min_overlap: fraction of the part's foreground that must go to foreground.
         background: brightness of the background and largest difference to it, in 1/255 of the value range, which
@@ -103,7 +103,8 @@ class RandNSA(RandAnomaly):
         num_ellipses: a part is the union of so many ellipses in its box; default 0: all of the box.
         erode: how often the mask is eroded before the blending, default 0; 3 imitates the published one's (OpenCV's).
         max_attempts: how often a part, and then its place, is drawn before the image is left as it is; default 200.
-        kwargs: see :class:`RandAnomaly`. ``tolerance`` is 1/255, of all changes; ``on_empty`` is "skip".
+        kwargs: see :class:`RandAnomaly`. ``tolerance`` is 1/255, of all changes; ``on_empty`` is "skip";
+            ``anomaly_count`` is "binomial".
 
     Raises:
         ValueError: on an argument outside its range.
@@ -131,7 +132,8 @@ class RandNSA(RandAnomaly):
         **kwargs: Any,
     ) -> None:
         check_choice("mode", mode, MODES)
-        settings: dict[str, Any] = {"tolerance": 1 / GREY_LEVELS, "on_empty": "skip", **kwargs}
+        published = {"tolerance": 1 / GREY_LEVELS, "on_empty": "skip", "anomaly_count": COUNTS[1]}
+        settings: dict[str, Any] = {**published, **kwargs}
         chosen = _preset(
             preset,
             half_width=half_width,

@@ -227,14 +227,6 @@ def test_the_label_of_overlapping_parts_is_that_of_the_final_image() -> None:
     assert overlaps > 3
 
 
-def test_the_number_of_parts_halves() -> None:
-    own, source = pictures(1, 40, 40)
-    method = RandNSA(preset="mvtec", background="none", max_anomalies=3)
-    rng = np.random.RandomState(0)
-    counts = np.bincount([len(method.plan(rng, own, None, [source]).patches) for _ in range(400)], minlength=4)
-    assert np.abs(counts / 400 - [0, 0.5, 0.25, 0.25]).max() < 0.08
-
-
 @pytest.mark.parametrize(("on_empty", "target"), [("skip", 0), ("ignore", 1)])
 def test_an_empty_foreground_is_skipped_or_ignored(on_empty: str, target: int) -> None:
     own, source = pictures(1, 40, 40)
