@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 _FOLDERS = (
     "benchmark",
     "bundle",
+    "cli",
     "data",
     "engines",
     "functional",

@@ -12,18 +12,17 @@ Beside the sections of the files that every bundle has, ``overlays`` may hold mo
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
 from ..utils import write_json, write_text
+from .recipe_names import RECIPES as _RECIPES
+from .recipe_names import recipe_names
 
-_RECIPES = files(__package__) / "recipes"
 _CONFIGS = {  # config file: the sections it is merged from
     "train": ("common", "train"),
     "inference": ("common", "inference"),
@@ -31,11 +30,6 @@ _CONFIGS = {  # config file: the sections it is merged from
     "multi_gpu_train": ("multi_gpu_train",),
 }
 _COPIED = {"LICENSE": "LICENSE", "logging.conf": "configs/logging.conf"}
-
-
-def recipe_names() -> list[str]:
-    """Names of the bundles that can be built, sorted."""
-    return sorted(entry.name.removesuffix(".json") for entry in _RECIPES.iterdir() if entry.name.endswith(".json"))
 
 
 def bundle_files(name: str) -> dict[str, Any]:
@@ -161,29 +155,3 @@ def _render_readme(name: str, sections: dict[str, Any]) -> str:
         train=train,
         defaults={key: value for overlay in overlays.values() for key, value in overlay.items()} | train,
     )
-
-
-def add_parsers(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Register ``build`` and ``create`` with a command line."""
-    build = subparsers.add_parser("build", help="write the complete bundle folders from the recipes")
-    build.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"bundles to build, default all: {', '.join(recipe_names())}"
-    )
-    build.add_argument("--output-dir", default="bundles", help="parent folder of the bundles (default: %(default)s)")
-    build.set_defaults(run=_run_build)
-    create = subparsers.add_parser("create", help="make a new bundle of your own from a recipe")
-    create.add_argument("name", choices=recipe_names(), metavar="NAME", help=", ".join(recipe_names()))
-    create.add_argument("--output-dir", default=".", help="parent folder of the bundle (default: here)")
-    create.add_argument("--weights", help="trained weights to put into models/model.pt, or a folder of folds")
-    create.set_defaults(run=_run_create)
-
-
-def _run_build(arguments: argparse.Namespace) -> int:
-    for name in arguments.names or recipe_names():
-        print(build_bundle(name, arguments.output_dir))
-    return 0
-
-
-def _run_create(arguments: argparse.Namespace) -> int:
-    print(create_bundle(arguments.name, arguments.output_dir, arguments.weights))
-    return 0

@@ -12,15 +12,18 @@ import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from .recipe_names import recipe_names
+
 _EPILOG = """Run lint on a foreign bundle from outside its folder, or with `python -P`: `python -m` imports from the
 current folder first. Exit code 0: no errors; 1: errors; 2: wrong use."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m monai_anomaly.bundle") -> int:
     """Entry point of ``python -m monai_anomaly.bundle``.
 
     Args:
         arguments: the command line without the program's name; default is the process's own.
+        prog: what the program is called in its help.
 
     Returns:
         the exit code: 0 without errors, 1 with some, 2 for wrong use.
@@ -28,25 +31,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments and arguments[0] in ("lint", "verify"):
         _forget_paths_inside([Path(argument) for argument in arguments[1:]])
-    options = _parser().parse_args(arguments)
-    try:
-        return int(options.run(options))
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    options = _parser(prog).parse_args(arguments)
+    from ..utils.failures import run_command  # only now: it imports MONAI
+
+    return run_command(lambda: options.run(options))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m monai_anomaly.bundle", description="Make and check bundles.", epilog=_EPILOG
-    )
+def _parser(prog: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=prog, description="Make and check bundles.", epilog=_EPILOG)
     commands = parser.add_subparsers(dest="command", required=True)
     _add_lint(commands)
     _add_verify(commands)
     _add_schema(commands)
-    from .build import add_parsers  # only now: it imports MONAI
-
-    add_parsers(commands)
+    _add_build(commands)
+    _add_create(commands)
     _add_pack(commands)
     return parser
 
@@ -57,6 +55,22 @@ def _add_pack(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     command.add_argument("run_dir", metavar="RUN_DIR", help="output_dir of the training, with fold_K/models")
     command.add_argument("--name", help="weights of each fold, such as model.pt (default: as the bundle scores)")
     command.set_defaults(run=_pack)
+
+
+def _add_build(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser("build", help="write the complete bundle folders from the recipes")
+    names = recipe_names()
+    command.add_argument("names", nargs="*", metavar="NAME", help=f"bundles to build, default all: {', '.join(names)}")
+    command.add_argument("--output-dir", default="bundles", help="parent folder of the bundles (default: %(default)s)")
+    command.set_defaults(run=_build)
+
+
+def _add_create(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser("create", help="make a new bundle of your own from a recipe")
+    command.add_argument("name", choices=recipe_names(), metavar="NAME", help=", ".join(recipe_names()))
+    command.add_argument("--output-dir", default=".", help="parent folder of the bundle (default: here)")
+    command.add_argument("--weights", help="trained weights to put into models/model.pt, or a folder of folds")
+    command.set_defaults(run=_create)
 
 
 def _add_lint(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -139,6 +153,21 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
+
+
+def _build(options: argparse.Namespace) -> int:
+    from .build import build_bundle
+
+    for name in options.names or recipe_names():
+        print(build_bundle(name, options.output_dir))
+    return 0
+
+
+def _create(options: argparse.Namespace) -> int:
+    from .build import create_bundle
+
+    print(create_bundle(options.name, options.output_dir, options.weights))
+    return 0
 
 
 def _pack(options: argparse.Namespace) -> int:

@@ -1,6 +1,6 @@
 # Copyright (c) monai_anomaly contributors
 # SPDX-License-Identifier: Apache-2.0
-"""See synthetic anomalies on one's own images: ``python -m monai_anomaly.transforms.gallery --help``.
+"""See synthetic anomalies on one's own images: ``monai-anomaly gallery --help``.
 
 Every picture comes from ``RandX(...).set_random_state(seed)``, so that each can be made again.
 """
@@ -75,54 +75,15 @@ CORRUPTIONS = {
 }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the gallery and return the exit status: 0, or 2 when the input is wrong."""
-    options = _parser().parse_args(arguments)
-    try:
-        _run(options)
-    except ValueError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
+def write_gallery(options: argparse.Namespace) -> None:
+    """Write the page, and the contact sheet where one is wanted.
 
+    Args:
+        options: those of ``monai-anomaly gallery``, see ``monai_anomaly/cli/gallery.py``.
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m monai_anomaly.transforms.gallery",
-        description="Show every synthetic anomaly on your images, as one HTML file that needs nothing else.",
-    )
-    add = parser.add_argument
-    add("--image", nargs="+", required=True, metavar="PATH", help="images: PNG, JPEG, TIFF, NIfTI or DICOM")
-    add(
-        "--source",
-        nargs="+",
-        default=[],
-        metavar="PATH",
-        help="images to paste from (default: the other images, else the image itself, mirrored)",
-    )
-    add("--other", nargs="+", default=[], metavar="PATH", help="images of another data set to paste from")
-    add(
-        "--foreground",
-        nargs="+",
-        default=["none"],
-        metavar="MASK",
-        help=f"where anomalies may be: one of {', '.join(FOREGROUNDS)}, or one mask file an image (default: none)",
-    )
-    add("--corruptions", nargs="+", metavar="NAME", help=f"which to show (default all): {', '.join(CORRUPTIONS)}")
-    add("--seeds", type=int, default=3, help="examples of each, seeds 0, 1, ... (default 3)")
-    add(
-        "--spatial_size",
-        nargs="+",
-        type=int,
-        metavar="N",
-        help="resize to this: one number for the longest side, or one an axis (default: keep, at most 256, 3D 96)",
-    )
-    add("--output", type=Path, default=Path("gallery.html"), help="the page (default gallery.html)")
-    add("--figure", type=Path, help="a contact sheet to write too, .png, .jpg or .pdf")
-    return parser
-
-
-def _run(options: argparse.Namespace) -> None:
+    Raises:
+        ValueError: naming the option or the file and what to do.
+    """
     _check(options)
     names = options.corruptions or list(CORRUPTIONS)
     if unknown := [name for name in names if name not in CORRUPTIONS]:
@@ -277,4 +238,6 @@ def make_row(subject: Subject, name: str, seeds: int, done: Callable[[int], Any]
 
 
 if __name__ == "__main__":
+    from ..cli.gallery import main
+
     sys.exit(main())

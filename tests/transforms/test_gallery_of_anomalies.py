@@ -17,7 +17,8 @@ from matplotlib import colormaps
 from monai.data import MetaTensor
 from PIL import Image
 
-from monai_anomaly.transforms.gallery import CORRUPTIONS, load_image, load_subjects, main, make_row
+from monai_anomaly.cli.gallery import main
+from monai_anomaly.transforms.gallery import CORRUPTIONS, load_image, load_subjects, make_row
 from monai_anomaly.transforms.gallery_page import STRONGEST, Row, Subject, contact_sheet, describe, planes, render
 from monai_anomaly.transforms.synthesis import anomaly
 

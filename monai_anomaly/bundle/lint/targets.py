@@ -65,6 +65,7 @@ DENIED = (
     "monai.utils",
     "monai_anomaly.benchmark",
     "monai_anomaly.bundle",
+    "monai_anomaly.cli",
     "torch",
     "torch.utils.data.datapipes",
     "ignite",

@@ -8,51 +8,26 @@ import json
 import logging
 from typing import Any
 
-from ..datalist import SECTIONS, TESTING, VALIDATION
+from ...utils import message_of_ours
+from ..datalist import TESTING, VALIDATION
 from .datalist_audit import DatalistAudit
 from .items import Finding
-from .unlabeled import IGNORED, UNLABELED_USES
-
-
-def add_parser(subparsers: Any) -> argparse.ArgumentParser:
-    """Add the ``audit`` command to the subparsers of ``python -m monai_anomaly.data``.
-
-    ``options.run(options)`` runs it and returns the exit code: 1 where the data has errors, else 0.
-    """
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        "audit",
-        help="look at every file of a datalist and at what could be scored without learning",
-        description="Check every file of a datalist, look for copies across sections, and score trivial baselines. "
-        "Exit code 1 where there are errors.",
-    )
-    parser.add_argument("datalist", help="datalist JSON")
-    parser.add_argument("--dataset-dir", help="folder that its paths are relative to (default: that of the datalist)")
-    parser.add_argument("--output-dir", help="folder for audit.json; an unchanged audit there is taken over")
-    parser.add_argument("--sections", nargs="+", choices=SECTIONS, help="only these sections")
-    parser.add_argument("--spatial-dims", type=int, choices=(2, 3), help="demand so many spatial axes")
-    parser.add_argument("--in-channels", type=int, help="demand so many channels")
-    parser.add_argument("--num-workers", type=int, help="decoding threads (default: number of cores, at most 8)")
-    parser.add_argument(
-        "--unlabeled",
-        choices=UNLABELED_USES,
-        default=IGNORED,
-        help="what the method does with unlabeled images: ignored (default), learned (test images must not be among "
-        "them), transductive (it learns from the test images themselves, which is marked in every report)",
-    )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", action="store_true", help="print the whole audit as JSON instead of tables")
-    parser.set_defaults(run=run)
-    return parser
 
 
 def run(args: argparse.Namespace) -> int:
-    """Audit, print, and return the exit code."""
+    """Audit, print, and return the exit code: 1 where the data has errors, else 0.
+
+    Args:
+        args: options of the command ``audit``, see ``monai_anomaly/cli/data.py``.
+    """
     audit_logger = logging.getLogger("monai_anomaly.data.audit")
     level = audit_logger.level
     audit_logger.setLevel(logging.ERROR)  # the table shows the warnings
     try:
         result = _audit(args)
     except ValueError as error:
+        if message_of_ours(error) is None:
+            raise
         print(json.dumps({"failure": str(error)}, indent=2) if args.json else f"error: {error}")
         return 1
     finally:
