@@ -13,11 +13,14 @@ from scipy.linalg import eigh
 from torch import Tensor
 
 from ...functional.curves import average_precision, roc_auc
+from .screening import Screen, products_above
 
 PCA_COMPONENTS = 30
 _MOST_PCA_IMAGES = 4000
 _OTSU_BINS = 256
-_BLOCK = 512
+_BLOCK = 1024
+_SAMPLE, _RANK = 1024, 255
+_QUERY_VALUES = 1 << 25  # of the images compared with the training images at a time: 128 MiB
 _HALF = {2: F.avg_pool2d, 3: F.avg_pool3d}
 
 
@@ -52,7 +55,10 @@ def otsu_thresholds(images: Tensor) -> Tensor:
     Returns:
         (N,) thresholds; pixels above belong to the brighter class. A constant image gets its own value.
     """
-    flat = images.flatten(1)
+    return torch.cat([_otsu_thresholds(block.flatten(1)) for block in images.split(_BLOCK)])
+
+
+def _otsu_thresholds(flat: Tensor) -> Tensor:
     low, high = flat.amin(1, keepdim=True), flat.amax(1, keepdim=True)
     span = (high - low).clamp_min(torch.finfo(flat.dtype).tiny)
     bins = ((flat - low) / span * _OTSU_BINS).long().clamp_(0, _OTSU_BINS - 1)
@@ -69,8 +75,11 @@ def otsu_thresholds(images: Tensor) -> Tensor:
 
 def foreground_area(thumbnails: Tensor) -> Tensor:
     """Return the share of pixels at or above Otsu's threshold, (N,) in [0, 1]; 0 for a constant image."""
-    flat = thumbnails.flatten(1)
-    share = (flat >= otsu_thresholds(thumbnails)[:, None]).to(torch.float64).mean(1)
+    return torch.cat([_foreground_area(block.flatten(1)) for block in thumbnails.split(_BLOCK)])
+
+
+def _foreground_area(flat: Tensor) -> Tensor:
+    share = (flat >= _otsu_thresholds(flat)[:, None]).to(torch.float64).mean(1)
     return torch.where(flat.amax(1) > flat.amin(1), share, torch.zeros_like(share))
 
 
@@ -95,12 +104,15 @@ def pca_errors(training: Tensor, images: Tensor, components: int = PCA_COMPONENT
     if len(training) > _MOST_PCA_IMAGES:
         order = torch.randperm(len(training), generator=torch.Generator().manual_seed(seed))
         chosen = training[order[:_MOST_PCA_IMAGES]]
-    points, queries = _halve(chosen).to(torch.float64), _halve(images).to(torch.float64)
+    points = _halve(chosen).to(torch.float64)
     center = points.mean(0)
     basis = _leading_directions(points - center, min(components, len(points) - 1))
-    residual = queries - center
-    residual = residual - (residual @ basis) @ basis.T
-    return residual.square().mean(1)
+    errors = []
+    for block in images.split(_BLOCK):
+        residual = _halve(block).to(torch.float64) - center
+        residual = residual - (residual @ basis) @ basis.T
+        errors.append(residual.square().mean(1))
+    return torch.cat(errors)
 
 
 def nearest_distances(training: Tensor, images: Tensor) -> Tensor:
@@ -115,10 +127,25 @@ def nearest_distances(training: Tensor, images: Tensor) -> Tensor:
     Returns:
         (M,) float64.
     """
-    references = unit_vectors(training.flatten(1))
-    queries = unit_vectors(images.flatten(1))
-    best = torch.cat([(block @ references.T).amax(1) for block in queries.split(_BLOCK)])
+    screen = Screen(unit_vectors(training[:: max(1, len(training) // _SAMPLE)][:_SAMPLE].flatten(1)), _RANK)
+    rows = max(1, _QUERY_VALUES // training[0].numel())
+    best = torch.cat([_largest_cosines(screen, training, block) for block in images.split(rows)])
     return (2 - 2 * best.to(torch.float64)).clamp_min(0).sqrt()
+
+
+def _largest_cosines(screen: Screen, training: Tensor, images: Tensor) -> Tensor:
+    """The largest inner product (M,) of the unit vector of each image with those of the training images."""
+    queries = unit_vectors(images.flatten(1))
+    mine = screen.coordinates(queries)
+    best = queries.new_full((len(queries),), -1.0)
+    for block in training.split(_BLOCK):
+        references = unit_vectors(block.flatten(1))
+        theirs = screen.coordinates(references)
+        likely = references[(mine @ theirs.T).argmax(1)]  # a good one to begin with rules most others out
+        best = torch.maximum(best, (queries * likely).sum(1))
+        pairs, products = products_above((queries, references), (mine, theirs), best)
+        best.scatter_reduce_(0, pairs // len(references), products, "amax")
+    return best
 
 
 def unit_vectors(vectors: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from ...utils import write_json
 from ..datalist import SECTIONS, PathLike
 from .checks import count_items, find_errors, find_warnings
-from .image_digest import digest_items
+from .image_digest import digest_items, with_shared_thumbnails
 from .items import AuditItem, Finding, fingerprint, read_items
 from .retaken import find_retaken
 from .scores import baseline_warnings, duplicate_warnings, find_shared_pictures, score_baselines
@@ -153,7 +153,9 @@ class DatalistAudit:
 
     def _examine(self, items: list[AuditItem], errors: list[Finding], mark: str) -> dict[str, Any]:
         digests = digest_items([item.item for item in items], self.num_workers, self.spatial_dims)
-        bar = tqdm(digests, "audit", len(items), unit="image", disable=not self.progress)
+        bar = tqdm(
+            with_shared_thumbnails(digests, len(items)), "audit", len(items), unit="image", disable=not self.progress
+        )
         for item, digest in zip(items, bar, strict=True):
             item.digest = digest
         baselines = score_baselines(items, self.seed)

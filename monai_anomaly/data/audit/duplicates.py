@@ -11,7 +11,7 @@ alike.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import reduce
 from itertools import combinations, product
 from typing import NamedTuple
@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .baselines import otsu_thresholds
+from .screening import Screen, products_above, stacked
 
 # Measured on the sets that filter and value were chosen on, so somewhat optimistic. 276 brain MRI without tumor, whose
 # clusters of copies are known: all images with a copy are found (98.8 % without the quarter turns), and no pair of
@@ -30,6 +31,8 @@ from .baselines import otsu_thresholds
 THRESHOLD = 0.9
 STRETCHES = (0.93, 1.07)
 _BLOCK = 1024
+_QUERY_VALUES = 1 << 24  # of the descriptors of the queries at a time: 64 MiB
+_SAMPLE = 1024
 # Relative to the thumbnail's side: 1 and 4 pixels of 64. Coarser bands see the anatomy that all chests share, finer
 # ones the noise that resampling destroys.
 _FINE, _COARSE = 1 / 64, 1 / 16
@@ -42,8 +45,8 @@ class NearDuplicates(NamedTuple):
     """Result of :meth:`DuplicateSearch.find`.
 
     Args:
-        reference: (M,) position of the most similar reference of each query.
-        similarity: (M,) its similarity in [-1, 1].
+        reference: (M,) position of the most similar near-duplicate of each query, -1 where there is none.
+        similarity: (M,) its similarity, -1 where there is none.
         matches: (M,) number of references at or above the threshold.
     """
 
@@ -60,31 +63,42 @@ class DuplicateSearch:
     half resolution with unit norm, and ``m`` the shrunk mean of ``d`` over the set. Poses are mirror images in every
     stretch, and, unstretched, the quarter turns and transposes of every plane of two axes.
 
+    Descriptors are made block by block and not kept, and pairs that :mod:`.screening` rules out are not compared, so a
+    set of 100,000 images needs little more memory than its thumbnails.
+
     Args:
-        thumbnails: (N, *S) of all images of the set, 2D or 3D with equal even sides.
+        thumbnails: N thumbnails (*S), or one tensor (N, *S), of all images of the set, 2D or 3D with equal even sides.
         threshold: similarity from which two images count as near-duplicates, in (0, 1).
     """
 
-    def __init__(self, thumbnails: Tensor, threshold: float = THRESHOLD) -> None:
-        sides = set(thumbnails.shape[1:])
-        if thumbnails.ndim not in (3, 4) or len(sides) != 1 or min(sides) % 2:
-            raise ValueError(f"thumbnails must be (N, S, S) or (N, S, S, S), S even, got {tuple(thumbnails.shape)}")
+    def __init__(self, thumbnails: Tensor | Sequence[Tensor], threshold: float = THRESHOLD) -> None:
+        shape = thumbnails[0].shape
+        if len(shape) not in (2, 3) or len(set(shape)) != 1 or shape[0] % 2:
+            raise ValueError(
+                f"thumbnails must be (N, S, S) or (N, S, S, S), S even, got {(len(thumbnails), *map(int, shape))}"
+            )
         if not 0 < threshold < 1:
             raise ValueError(f"threshold must be between 0 and 1, got {threshold}")
         self.threshold = threshold
-        images = thumbnails.to(torch.float32)
-        axes = images.ndim - 1
+        self._thumbnails = thumbnails
+        axes = len(shape)
         one = (1.0,) * axes
         each_axis = [one[:axis] + (s,) + one[axis + 1 :] for axis, s in product(range(axes), STRETCHES)]
         all_axes = [(s,) * axes for s in STRETCHES]
         # the view of the foreground needs no stretches: its box follows them by itself
-        self._views = [
-            _View([_describe(images, stretch) for stretch in (one, *each_axis, *all_axes)]),
-            _View([_describe(_cut(images, foreground_boxes(images)), one)]),
-        ]
+        self._views = [_View([one, *each_axis, *all_axes]), _View([one], cut=True)]
+        every = torch.arange(len(thumbnails))
+        for view in self._views:
+            total = sum(view.described(self._images(block)).sum(0) for block in every.split(_BLOCK))
+            view.shared = torch.as_tensor(total) / (len(every) + _SHRINKAGE)
+            sample = every[:: max(1, len(every) // _SAMPLE)][:_SAMPLE]
+            view.screen = Screen(view.centered(view.described(self._images(sample))))
+
+    def _images(self, positions: Tensor) -> Tensor:
+        return stacked(self._thumbnails, positions).to(torch.float32)
 
     def find(self, queries: Tensor, references: Tensor) -> NearDuplicates:
-        """Find the most similar reference of each query, in blocks that bound the memory.
+        """Find the near-duplicates of each query, in blocks that bound the memory.
 
         Args:
             queries: (M,) positions in the set, long.
@@ -92,45 +106,96 @@ class DuplicateSearch:
         """
         if len(references) == 0:
             raise ValueError("references must hold at least one position, got none")
+        values = self._thumbnails[0].numel() >> self._thumbnails[0].ndim  # of a descriptor, which has half the sides
+        results = [self._find(block, references) for block in queries.split(max(1, _QUERY_VALUES // values))]
+        return NearDuplicates(*map(torch.cat, zip(*results, strict=True)))
+
+    def _find(self, queries: Tensor, references: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        asked = self._asked(queries)
         best = torch.full((len(queries),), -1.0)
-        index = references[:1].repeat(len(queries))
+        index = torch.full((len(queries),), -1)
         count = torch.zeros(len(queries), dtype=torch.long)
-        for first in range(0, len(references), _BLOCK):
-            block = references[first : first + _BLOCK]
-            similarity = self.similarities(queries, block)
+        for block in references.split(_BLOCK):
+            similarity = self._compared(asked, self._images(block), len(queries))
             value, position = similarity.max(1)
-            index = torch.where(value > best, block[position], index)
-            best = torch.maximum(best, value)
+            better = (value >= self.threshold) & (value > best)
+            index = torch.where(better, block[position], index)
+            best = torch.where(better, value, best)
             count += (similarity >= self.threshold).sum(1)
-        return NearDuplicates(index, best, count)
+        return index, best, count
+
+    def _asked(self, queries: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Centered descriptors of the queries and their coordinates, for each view."""
+        images = self._images(queries)
+        left = [view.centered(view.described(images)) for view in self._views]
+        return [(vectors, view.screen.coordinates(vectors)) for view, vectors in zip(self._views, left, strict=True)]
+
+    def _compared(self, asked: list[tuple[Tensor, Tensor]], images: Tensor, number: int) -> Tensor:
+        """Similarities (M, K) of the pairs that reach the threshold; -1 or less than the threshold elsewhere."""
+        similarity = torch.full((number, len(images)), -1.0)
+        least = torch.full((number,), self.threshold)
+        flat = similarity.view(-1)
+        for view, (left, coordinates) in zip(self._views, asked, strict=True):
+            for pose in view.poses(images):
+                right = view.centered(pose)
+                found = view.screen.coordinates(right)
+                pairs, products = products_above((left, right), (coordinates, found), least)
+                flat.scatter_reduce_(0, pairs, products, "amax")
+        return similarity
+
+    def most_similar(self, queries: Tensor, references: Tensor, number: int) -> Tensor:
+        """Return the positions of the references most similar to each query, (M, number), the most similar first.
+
+        Args:
+            queries: (M,) positions in the set, long.
+            references: (K,) positions in the set, long.
+            number: how many, at most K.
+        """
+        value, index = torch.zeros(len(queries), 0), torch.zeros(len(queries), 0, dtype=torch.long)
+        for block in references.split(_BLOCK):
+            value = torch.cat([value, self.similarities(queries, block)], 1)
+            index = torch.cat([index, block.expand(len(queries), -1)], 1)
+            value, order = value.topk(min(number, value.shape[1]), 1)
+            index = index.gather(1, order)
+        return index
 
     def similarities(self, queries: Tensor, references: Tensor) -> Tensor:
         """Return the similarity of each query with each reference, (M, K)."""
         similarity = torch.full((len(queries), len(references)), -1.0)
-        for view in self._views:
-            left = view.centered(view.descriptors[0][queries])
-            for pose in view.poses(references):
+        images = self._images(references)
+        for view, (left, _) in zip(self._views, self._asked(queries), strict=True):
+            for pose in view.poses(images):
                 torch.maximum(similarity, left @ view.centered(pose).T, out=similarity)
         return similarity
 
 
 class _View:
-    """One way to look at the images: their descriptors, each stretch apart, and what all of them share."""
+    """One way to look at images: whole or cut to the foreground, in which stretches, and what all of them share."""
 
-    def __init__(self, descriptors: list[Tensor]) -> None:
-        n = len(descriptors[0])
-        self.descriptors = descriptors
-        self.shared = descriptors[0].mean(0) * (n / (n + _SHRINKAGE))
+    shared: Tensor
+    screen: Screen
 
-    def poses(self, positions: Tensor) -> Iterator[Tensor]:
+    def __init__(self, stretches: Sequence[tuple[float, ...]], cut: bool = False) -> None:
+        self.stretches = stretches
+        self.cut = cut
+
+    def described(self, images: Tensor) -> Tensor:
+        """Descriptors of images as they are."""
+        return _describe(self._seen(images), self.stretches[0])
+
+    def poses(self, images: Tensor) -> Iterator[Tensor]:
         """Yield the descriptors of these images in every pose that a copy may have."""
-        for descriptors in self.descriptors:
-            yield from _mirrored(descriptors[positions])
+        seen = self._seen(images)
+        for stretch in self.stretches:
+            yield from _mirrored(_describe(seen, stretch))
         # who turns a picture does not stretch it as well: without stretches the turns cost 2/5 more in 2D, not 8/3
-        yield from _turned(self.descriptors[0][positions])
+        yield from _turned(_describe(seen, self.stretches[0]))
 
     def centered(self, descriptors: Tensor) -> Tensor:
         return F.normalize((descriptors - self.shared).flatten(1), dim=1, eps=1e-12)
+
+    def _seen(self, images: Tensor) -> Tensor:
+        return _cut(images, foreground_boxes(images)) if self.cut else images
 
 
 def foreground_boxes(thumbnails: Tensor) -> Tensor:

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -88,6 +88,25 @@ def digest_items(
     """
     with ThreadPoolExecutor(max(1, num_workers)) as pool:
         yield from pool.map(partial(digest_item, spatial_dims=spatial_dims), items)
+
+
+def with_shared_thumbnails(digests: Iterable[ItemDigest], number: int) -> Iterator[ItemDigest]:
+    """Yield the digests with their thumbnails as rows of one tensor, which others can use without copying it.
+
+    Args:
+        digests: of the images, whose thumbnails are meant to be of one shape; those of another shape stay as they are.
+        number: how many there are.
+    """
+    rows: Tensor | None = None
+    for row, digest in enumerate(digests):
+        if digest.image is not None:
+            thumbnail = digest.image.thumbnail
+            if rows is None:
+                rows = torch.empty(number, *thumbnail.shape)
+            if thumbnail.shape == rows.shape[1:]:
+                rows[row] = thumbnail
+                digest.image = replace(digest.image, thumbnail=rows[row])
+        yield digest
 
 
 def digest_item(item: Mapping[str, Any], spatial_dims: int | None = None) -> ItemDigest:

@@ -98,7 +98,7 @@ def _most_similar(
     usable: Sequence[AuditItem], asked: Sequence[int], unlabeled: Sequence[int], num_workers: int
 ) -> tuple[Tensor, Tensor]:
     """Return, for each image asked, the similarity and the position of the unlabeled image most like it."""
-    search = DuplicateSearch(torch.stack([item.image.thumbnail for item in usable if item.image]))
+    search = DuplicateSearch([item.image.thumbnail for item in usable if item.image])
     details = torch.empty(len(usable), DETAIL_SIZE, DETAIL_SIZE)
     with ThreadPoolExecutor(max(1, num_workers)) as pool:
         for row, image in enumerate(pool.map(_detail, (item.file for item in usable))):
@@ -107,8 +107,7 @@ def _most_similar(
     references = torch.tensor(unlabeled)
     best, other = [], []
     for block in torch.tensor(asked).split(_BLOCK):
-        alike = search.similarities(block, references).topk(min(_CANDIDATES, len(references))).indices
-        candidates = references[alike]  # (M, C)
+        candidates = search.most_similar(block, references, _CANDIDATES)  # (M, C)
         columns = [registered_similarity(details[block], details[column]) for column in candidates.T]
         value, place = torch.stack(columns, 1).max(1)
         best.append(value)

@@ -13,6 +13,7 @@ from ..datalist import TESTING, TRAINING, UNLABELED, VALIDATION
 from .baselines import SectionFeatures, baseline_scores, rank_scores
 from .duplicates import DuplicateSearch
 from .items import AuditItem, Finding, finding, listing
+from .screening import stacked
 
 STRONG_AUROC = 0.75
 SLICE_POSITION = "z"
@@ -89,7 +90,7 @@ def find_shared_pictures(items: Sequence[AuditItem]) -> list[dict[str, Any]]:
     thumbnails = [item.image.thumbnail for item in usable if item.image]
     if len({thumbnail.ndim for thumbnail in thumbnails}) != 1:
         return []
-    search = DuplicateSearch(torch.stack(thumbnails))
+    search = DuplicateSearch(thumbnails)
     positions = {
         section: torch.tensor([i for i, item in enumerate(usable) if item.section == section], dtype=torch.long)
         for section in (TRAINING, UNLABELED, VALIDATION, TESTING)
@@ -147,7 +148,7 @@ def _features(items: Sequence[AuditItem]) -> SectionFeatures | None:
         return None
     positions = [_position(item) for item in items]
     return SectionFeatures(
-        thumbnails=torch.stack([image.thumbnail for image in images]),
+        thumbnails=stacked([image.thumbnail for image in images]),
         mean=torch.tensor([image.mean for image in images], dtype=torch.float64),
         contrast=torch.tensor([image.contrast for image in images], dtype=torch.float64),
         sharpness=torch.tensor([image.sharpness for image in images], dtype=torch.float64),
