@@ -138,7 +138,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(REPOSITORY / name, source)
     shutil.copytree(PACKAGE, source / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
-    subprocess.run([*command, "--wheel-dir", str(folder), str(source)], check=True, timeout=300)
+    subprocess.run([*command, "--wheel-dir", str(folder), str(source)], check=True)
     (built,) = folder.glob("monai_anomaly-*.whl")
     return built
 
@@ -190,9 +190,7 @@ def test_wheel_works_outside_the_checkout(wheel: Path, tmp_path: Path) -> None:
     # A file that lies elsewhere, not -c: the first entry of sys.path is then its folder, never the checkout.
     probe = elsewhere / "probe.py"
     probe.write_text(PROBE, "utf-8")
-    done = subprocess.run(
-        [sys.executable, str(probe)], cwd=elsewhere, env=environment, text=True, capture_output=True, timeout=300
-    )
+    done = subprocess.run([sys.executable, str(probe)], cwd=elsewhere, env=environment, text=True, capture_output=True)
     assert done.returncode == 0, done.stderr
     module, folder = (Path(line).resolve() for line in done.stdout.splitlines()[-2:])
     assert module.is_relative_to(site.resolve())

@@ -42,7 +42,7 @@ def _run(folder: Path, processes: int, configs: list[str], **settings: Any) -> N
     command += ["run", "--config_file", f"[{files}]"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PROBE_DIR": str(folder), "PYTHONPATH": str(BUNDLE.parents[1])}
     environment["CUDA_VISIBLE_DEVICES"] = ""
-    result = subprocess.run(command, cwd=BUNDLE, env=environment, capture_output=True, text=True, timeout=300)
+    result = subprocess.run(command, cwd=BUNDLE, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-4000:]
 
 
@@ -159,7 +159,7 @@ def test_two_processes_train_and_evaluate_every_kind_of_bundle(name: str, tmp_pa
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
         command += ["-m", "monai.bundle", "run", "--config_file", str([*files, str(tmp_path / "small.json")]), *options]
         folder = BUNDLE.with_name(name)
-        result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+        result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
         assert result.returncode == 0, result.stderr[-4000:]
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["counts"]["images"] == 7 and metrics["settings"]["training"]["total_epochs"] >= 1

@@ -145,7 +145,7 @@ def test_a_failed_write_leaves_the_old_page(folder: Path, tmp_path: Path, monkey
 def run_rank(rank: int, folder: str, output: str) -> None:
     torch.set_num_threads(1)
     store = dist.FileStore(f"{output}/store", 2)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=timedelta(seconds=300))
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=timedelta(days=1))
     # uneven shares, out of order, and one image on both, as from a padding sampler
     order = [8, 1, 6, 3, 0, 5] if rank else [7, 2, 4, 0]
     evaluate(dataset(Path(folder)), handlers(Path(output), Path(folder), title="Title"), order)

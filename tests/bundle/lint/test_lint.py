@@ -113,9 +113,7 @@ def test_the_command_runs_inside_a_hostile_folder(bundle: Path, tmp_path: Path) 
     (bundle / "yaml.py").write_text(f"open({str(marker)!r}, 'w')\n")
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2]), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "monai_anomaly.bundle", "lint", "."]
-    result = subprocess.run(
-        command, cwd=bundle, env=environment, capture_output=True, text=True, timeout=120, check=False
-    )
+    result = subprocess.run(command, cwd=bundle, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 1
     assert "error [executable-file] yaml.py" in result.stdout
     assert not marker.exists()
