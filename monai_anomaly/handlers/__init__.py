@@ -10,6 +10,7 @@ from .image_panels import AnomalyImagePanels
 from .member_loader import MemberLoader, find_members, member_files, member_marks, member_settings, pack_members
 from .member_start import MemberStart
 from .metric_handlers import AnomalyMetrics, ImageAP, ImageAUROC, PixelAP, PixelAUROC, PixelBestDice, PixelPRO
+from .overlay_writer import OverlayWriter
 from .progress import EpochProgress, loss_value
 from .pseudo_label_writer import PseudoLabelWriter
 from .report_writer import ReportWriter
@@ -30,6 +31,7 @@ __all__ = [
     "MemberLoader",
     "MemberStart",
     "MetricsWriter",
+    "OverlayWriter",
     "PixelAP",
     "PixelAUROC",
     "PixelBestDice",

@@ -116,6 +116,7 @@ def test_train_evaluate_and_score_new_images(name: str, phantom: tuple[Path, lis
         np.testing.assert_allclose(scores[row["image"]], float(row["score"]), rtol=1e-3)
     maps = sorted((tmp_path / "new/maps").iterdir())
     assert maps and read_map(maps[0]).shape == (40,) * len(size)
+    assert len(list((tmp_path / "new/overlays").iterdir())) == len(maps)
 
 
 @pytest.mark.parametrize("name", recipe_names())
