@@ -23,6 +23,7 @@ from .curves import (
 from .deformation import push_exponent, radial_factor
 from .diffusion import denoising_step, diffusion_times, min_snr_weight, noise_of_velocity, shifted_by_content
 from .errors import feature_error, l1_error, l2_error, ssim_error, variance_weighted_error
+from .foreground import holds_signal
 from .labelling import (
     binary_label,
     flipped_gaussian_label,
@@ -79,6 +80,7 @@ __all__ = [
     "flipped_gaussian_label",
     "fractal_noise",
     "gradient_noise",
+    "holds_signal",
     "hsic",
     "intensity_label",
     "l1_error",

@@ -54,6 +54,7 @@ def denoising_step(
     noise: Tensor | None = None,
     eta: float = 1.0,
     clip: float | None = 1.0,
+    recompute_noise: bool = True,
 ) -> Tensor:
     """Go from one noise level to another that is less noisy, however far away.
 
@@ -63,6 +64,10 @@ def denoising_step(
     ``sigma = eta sqrt((1 - a_s) / (1 - a_t) (1 - a_t / a_s))``. For ``eta = 1`` this is the ancestral step of DDPM
     between any two levels, for 0 the deterministic one of DDIM.
 
+    So the noise e is recomputed from the clipped image, and agrees with ``eps`` only where nothing was clipped. DDPM's
+    own posterior does the same; DDIM as in the libraries diffusers and MONAI does not by default, but keeps ``eps`` and
+    so takes an image and a noise that do not add up to ``x_t``: ``recompute_noise=False``.
+
     Args:
         noisy: image at the present level (B, C, *S).
         predicted_noise: noise that the network sees in it (B, C, *S).
@@ -71,6 +76,7 @@ def denoising_step(
         noise: standard normal noise z, to be broadcast to the image; None: none is added (for ``eta = 0``).
         eta: share of the fresh noise, in [0, 1]; default 1.
         clip: largest absolute value of a clean image, default 1; None: not clipped.
+        recompute_noise: whether e is what the clipped image leaves (default), else the predicted noise.
 
     Returns:
         image at the next level (B, C, *S).
@@ -81,7 +87,7 @@ def denoising_step(
     clean = (noisy - (1 - alpha).sqrt() * predicted_noise) / alpha.sqrt()
     if clip is not None:
         clean = clean.clamp(-clip, clip)
-    left = (noisy - alpha.sqrt() * clean) / (1 - alpha).sqrt()
+    left = (noisy - alpha.sqrt() * clean) / (1 - alpha).sqrt() if recompute_noise else predicted_noise
     variance = eta**2 * (1 - next_alpha) / (1 - alpha) * (1 - alpha / next_alpha)
     result = next_alpha.sqrt() * clean + (1 - next_alpha - variance).clamp(min=0).sqrt() * left
     return result if noise is None else result + variance.clamp(min=0).sqrt() * noise

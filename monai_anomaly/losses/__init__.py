@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from .address_entropy_loss import AddressEntropyLoss
+from .foreground_loss import ForegroundLoss
 from .heteroscedastic_loss import HeteroscedasticLoss
 from .masked_reconstruction_loss import MaskedReconstructionLoss
 from .noise_prediction_loss import NoisePredictionLoss, NoiseTarget
@@ -13,6 +14,7 @@ from .weighted_sum_loss import WeightedSumLoss
 
 __all__ = [
     "AddressEntropyLoss",
+    "ForegroundLoss",
     "HeteroscedasticLoss",
     "MaskedReconstructionLoss",
     "NoisePredictionLoss",

@@ -180,6 +180,25 @@ def test_levels_far_apart_are_steps_of_monai_with_full_eta() -> None:
             torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("eta", [0.0, 0.5])
+def test_noise_is_recomputed_from_the_clipped_image_unless_as_in_monais_ddim(eta: float) -> None:
+    scheduler = DDIMScheduler(1000, clip_sample=True)
+    scheduler.set_timesteps(50)
+    x, eps = 2 * torch.randn(2, 1, 2, 4, 4, generator=torch.Generator().manual_seed(5))
+    t, alphas = 500, scheduler.alphas_cumprod
+    z = torch.randn(eps.shape, generator=torch.Generator().manual_seed(7))
+    clean = (x - (1 - alphas[t]).sqrt() * eps) / alphas[t].sqrt()
+    assert bool((clean.abs() > 1).any()) and bool((clean.abs() < 1).any())
+    kept, recomputed = (
+        denoising_step(x, eps, alphas[t], alphas[t - 20], z, eta=eta, recompute_noise=choice)
+        for choice in (False, True)
+    )
+    theirs, _ = scheduler.step(eps, t, x, eta=eta, generator=torch.Generator().manual_seed(7))
+    torch.testing.assert_close(kept, theirs, rtol=1e-4, atol=1e-5)
+    equal = torch.isclose(kept, recomputed, atol=1e-5)
+    assert torch.equal(equal, clean.abs() <= 1), "the two differ exactly where something was clipped"
+
+
 def test_the_last_step_gives_the_clean_image_whatever_is_drawn() -> None:
     x, eps, z = torch.randn(3, 2, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     alpha = torch.tensor(ALPHAS[100])

@@ -45,6 +45,8 @@ class DiffusionSampler(nn.Module):
         num_samples: restorations an image and member, default 1.
         seed: seed of the noise.
         mixed_precision: whether the network computes in bfloat16, default False.
+        recompute_noise: whether the noise of a step is recomputed from its clipped image (default), see
+            :func:`monai_anomaly.functional.denoising_step`.
 
     Raises:
         ValueError: when an argument is outside its range.
@@ -66,6 +68,7 @@ class DiffusionSampler(nn.Module):
         num_samples: int = 1,
         seed: int = 0,
         mixed_precision: bool = False,
+        recompute_noise: bool = True,
     ) -> None:
         super().__init__()
         if prediction not in PREDICTIONS:
@@ -81,6 +84,7 @@ class DiffusionSampler(nn.Module):
         self.num_samples = num_samples
         self.seed = seed
         self.mixed_precision = mixed_precision
+        self.recompute_noise = recompute_noise
         alphas = DDPMScheduler(num_train_timesteps).alphas_cumprod.float()
         self.alphas: Tensor
         self.register_buffer("alphas", torch.cat([alphas[self.times], torch.ones(1)]), persistent=False)
@@ -107,7 +111,8 @@ class DiffusionSampler(nn.Module):
             if self.prediction == "velocity":
                 predicted = noise_of_velocity(predicted, noisy, self.alphas[step])
             fresh = _noise(rngs, image) if self.eta and step + 1 < len(self.times) else None
-            noisy = denoising_step(noisy, predicted, self.alphas[step], self.alphas[step + 1], fresh, self.eta)
+            levels = self.alphas[step], self.alphas[step + 1]
+            noisy = denoising_step(noisy, predicted, *levels, fresh, self.eta, recompute_noise=self.recompute_noise)
         return noisy.unflatten(0, (self.num_samples, -1))
 
     def _predict(self, network: nn.Module, joined: Tensor, time: int) -> Tensor:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from .denoising_unet import DenoisingUNet, StandardizedConvolution
 from .dense_autoencoder import FEATURE_LAYERS, DenseAutoencoder
 from .encoder_classifier import ConvolutionalEncoder, EncoderClassifier
 from .masked_autoencoder import MaskedAutoencoder
@@ -11,11 +12,13 @@ from .unet_restorer import RestorerOutput, UNetRestorer
 
 __all__ = [
     "ConvolutionalEncoder",
+    "DenoisingUNet",
     "DenseAutoencoder",
     "EncoderClassifier",
     "FEATURE_LAYERS",
     "MaskedAutoencoder",
     "RefinementNet",
     "RestorerOutput",
+    "StandardizedConvolution",
     "UNetRestorer",
 ]

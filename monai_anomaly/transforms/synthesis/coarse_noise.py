@@ -10,9 +10,9 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from ...functional.foreground import holds_signal
 from ...functional.noise import coarse_field, coarse_noise
 from ..checks import check_choice, check_positive, check_range
 from .anomaly import RandAnomaly
@@ -129,8 +129,7 @@ def above_minimum(image: Tensor, value_range: Sequence[float] = (0.0, 1.0), thre
         value_range: smallest and largest possible intensity, default (0, 1).
         threshold: as a fraction of the value range; paper's default 0.01.
     """
-    low, high = value_range
-    return torch.gt((image - low).sum(0, keepdim=True), threshold * (high - low))
+    return holds_signal(image[None], value_range, threshold)[0]
 
 
 class RandCoarseNoised(RandAnomalyd):
