@@ -14,6 +14,8 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
 from monai.utils import MetaKeys, TransformBackends
 
+from ..utils.user_files import check_user_file
+from .formats import UnusableImageError, check_image_file
 from .readers import RASTER_SUFFIXES, has_suffix, make_loader, reader_name
 
 SOURCE_RANGE = "source_range"
@@ -37,13 +39,17 @@ class LoadImageChecked(Transform):
             (single DICOM, one-slice NIfTI). None (default) takes what the file has.
         in_channels: number of channels to demand. None (default) takes what the file has.
 
+    What a reader would take without a word is refused before: pixel data that is shorter than its header promises (the
+    rest would be whatever is in memory), pixels in another file outside the folder of their header, complex values, a
+    place in space that is none, a rescaling by zero, named pipes and devices, and images of more than 4 GiB.
+
     Returns:
         float32 MetaTensor (C, x, y[, z]); ``meta["source_range"]`` is (0.0, 255.0) for 8-bit files, else the (minimum,
         maximum) of this image; ``meta["filename_or_obj"]`` and the affine are the file's.
 
     Raises:
         ValueError: for other arguments, and naming file and remedy when a file is missing, empty, unreadable, holds NaN
-            or infinity, or has other dimensions or channels than demanded.
+            or infinity, has other dimensions or channels than demanded, or is refused as said above.
     """
 
     backend = [TransformBackends.TORCH]
@@ -60,6 +66,8 @@ class LoadImageChecked(Transform):
         """Return the checked image of one file (or of a folder that holds one DICOM series)."""
         path = os.fspath(filename)
         native = _read(path)
+        if native.is_complex():
+            raise ValueError(f"image {path} holds complex values: save its magnitude, or two channels")
         values = self._fit_axes(native.as_tensor(), path)
         eight_bit = values.dtype == torch.uint8
         values = values.to(torch.float32)
@@ -75,8 +83,13 @@ class LoadImageChecked(Transform):
         axes = image.ndim - 1
         if self.spatial_dims == 2 and axes == 3 and image.shape[-1] == 1:
             return image.squeeze(-1)
-        if self.spatial_dims in (None, axes):
+        if self.spatial_dims == axes or (self.spatial_dims is None and axes in (2, 3)):
             return image
+        if axes not in (2, 3):
+            raise ValueError(
+                f"image {path} has {axes} spatial axes {tuple(image.shape[1:])}, but two or three are allowed: "
+                "save its parts as separate images"
+            )
         raise ValueError(
             f"image {path} has {axes} spatial axes {tuple(image.shape[1:])}, but spatial_dims={self.spatial_dims}: "
             + (
@@ -127,12 +140,14 @@ class LoadImageCheckedd(MapTransform):
 
 def _read(path: str) -> MetaTensor:
     """Return the file's array, channel first, in its own number type."""
-    if not os.path.exists(path):
-        raise ValueError(f"image {path} does not exist: correct its path in the datalist, or dataset_dir")
-    if os.path.isfile(path) and os.path.getsize(path) == 0:
+    status = check_user_file(path, "image", "correct its path in the datalist, or dataset_dir", folder=True)
+    if status.st_size == 0 and os.path.isfile(path):
         raise ValueError(f"image {path} is an empty file: copy it again or remove it from the datalist")
     try:
+        check_image_file(path)
         return make_loader(reader_name(path))(path)
+    except UnusableImageError:
+        raise
     except Exception as error:  # readers raise their own kinds
         raise ValueError(
             f"image {path} cannot be read ({_first_line(error)}): it is damaged or not of the format its suffix says; "

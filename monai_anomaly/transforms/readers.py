@@ -8,11 +8,15 @@ import os
 import warnings
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from monai.data import ImageReader, ITKReader, NibabelReader, PILReader
 from monai.transforms import LoadImage
 from monai.utils import optional_import
 from PIL import Image, UnidentifiedImageError
+
+from .formats.limits import check_size
 
 itk, _ = optional_import("itk")
 
@@ -23,6 +27,7 @@ IMAGE_SUFFIXES = RASTER_SUFFIXES + NIFTI_SUFFIXES + DICOM_SUFFIXES + (".mha", ".
 
 _DICOM_MAGIC_AT = 128
 _TIFF_BITS, _TIFF_SAMPLES = 258, 277
+_TIFF_MARKS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PNG_COLOR_TYPES_WITH_CHANNELS = (2, 4, 6)  # RGB, grey + alpha, RGB + alpha
 
 
@@ -66,15 +71,30 @@ def _picture_reader(path: str) -> str:
                 tags = image.tag_v2  # type: ignore[attr-defined]
                 deep = max(tags.get(_TIFF_BITS, (1,))) > 8 and tags.get(_TIFF_SAMPLES, 1) > 1
                 pages = getattr(image, "n_frames", 1)
+                values = image.width * image.height * pages * tags.get(_TIFF_SAMPLES, 1)
+                check_size(path, values * max(tags.get(_TIFF_BITS, (1,))) // 8)
             if image.format == "PNG":
                 with open(path, "rb") as stream:
                     depth, color_type = stream.read(26)[24:26]
                 deep = depth == 16 and color_type in _PNG_COLOR_TYPES_WITH_CHANNELS
     except UnidentifiedImageError:  # of the formats here, Pillow lacks some kinds of TIFF
-        return "itk" if has_suffix(path, (".tif", ".tiff")) else "pillow"
+        return "itk" if has_suffix(path, (".tif", ".tiff")) and _is_tiff(path) else "pillow"
     if deep:
         return "itk_vector"
     return "itk" if pages > 1 else "pillow"
+
+
+def _is_tiff(path: str) -> bool:
+    with open(path, "rb") as stream:
+        return stream.read(4) in _TIFF_MARKS
+
+
+class _NativeNibabelReader(NibabelReader):
+    """MONAI's reader, with the numbers in this machine's byte order, the only one that PyTorch takes."""
+
+    def _get_array_data(self, *args: Any, **kwargs: Any) -> np.ndarray:
+        values = super()._get_array_data(*args, **kwargs)
+        return values.astype(values.dtype.newbyteorder("="), copy=False)
 
 
 def _make_pillow() -> ImageReader:
@@ -86,7 +106,7 @@ def _make_itk_vector() -> ImageReader:
     return ITKReader(pixel_type=itk.VariableLengthVector[itk.F])
 
 
-_MAKERS = {"pillow": _make_pillow, "itk_vector": _make_itk_vector, "itk": ITKReader, "nibabel": NibabelReader}
+_MAKERS = {"pillow": _make_pillow, "itk_vector": _make_itk_vector, "itk": ITKReader, "nibabel": _NativeNibabelReader}
 
 
 def reader_name(path: str) -> str:
