@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 from ..data import sample_dir
 from ..data.convert_csv import convert_csv
 from ..data.unlabeled_pool import check_draw, draw_datalist
+from ..utils import read_user_json
 from .job import Job, Step
 
 _DATASET_KEYS = {"index", "where", "where_eval", "extra", "unlabeled", "seeds", "overrides"}
@@ -77,7 +77,7 @@ class Matrix:
         Raises:
             ValueError: when a key is missing or unknown, or a row or a training names something that is not there.
         """
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = read_user_json(path, "matrix")
         if not _KEYS <= set(content) <= _KEYS | _OPTIONAL_KEYS:
             raise ValueError(
                 f"{path} must have the keys {sorted(_KEYS)} and may have {sorted(_OPTIONAL_KEYS)}, "

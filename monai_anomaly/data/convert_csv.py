@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..utils import Keys
+from ..utils import Keys, read_user_text
 from .datalist import SECTIONS, TESTING, TRAINING, UNLABELED, VALIDATION, Item, PathLike, relocated, write_datalist
 
 DEFAULT_SECTIONS = {
@@ -57,7 +59,9 @@ def convert_csv(
         Number of items of each section.
 
     Raises:
-        ValueError: naming file, row and remedy, for unknown columns or splits, bad numbers, or when no row is left.
+        ValueError: naming file, row and remedy, for unknown or repeated columns, rows of another length than the
+            header, an image with two rows, unknown splits, bad numbers, a file that is not UTF-8,
+            or when no row is left.
     """
     path = Path(index)
     names = {**DEFAULT_COLUMNS, **(columns or {})}
@@ -66,11 +70,12 @@ def convert_csv(
     conditions, eval_conditions = _parse(where), _parse(where_eval)
     needed = {split_column, names[Keys.IMAGE], names[Keys.TARGET], *extra, *conditions, *eval_conditions}
     needed |= set((columns or {}).values())
-    if missing := sorted(needed - rows[0].keys()):
-        raise ValueError(f"CSV {path} has no column {missing}, only {list(rows[0])}: name existing columns")
+    if missing := sorted(needed - rows[0][1].keys()):
+        raise ValueError(f"CSV {path} has no column {missing}, only {list(rows[0][1])}: name existing columns")
     sections: dict[str, list[Item]] = {name: [] for name in SECTIONS}
     shift = os.path.relpath(path.parent, base_dir) if base_dir is not None else "."
-    for line, row in enumerate(rows, start=2):
+    lines: dict[str, int] = {}
+    for line, row in rows:
         if not _meets(row, conditions):
             continue
         section = sections_of.get(row[split_column])
@@ -84,19 +89,38 @@ def convert_csv(
         item = _item(row, names, section, extra, shift, f"CSV {path}, line {line}")
         if section == UNLABELED and unlabeled_targets and row[names[Keys.TARGET]]:
             item[Keys.TARGET] = _target(row[names[Keys.TARGET]], names[Keys.TARGET], f"CSV {path}, line {line}")
+        before = lines.setdefault(os.path.normpath(item[Keys.IMAGE]), line)
+        if before != line:
+            raise ValueError(
+                f"CSV {path}, line {line}: image {row[names[Keys.IMAGE]]} stands in line {before} already: "
+                "keep one row an image"
+            )
         sections[section].append(item)
     write_datalist(output, sections)
     return {name: len(items) for name, items in sections.items() if items}
 
 
-def _read_rows(path: Path) -> list[dict[str, str]]:
-    if not path.is_file():
-        raise ValueError(f"CSV {path} does not exist: give the path of a CSV file with a header")
-    with open(path, newline="", encoding="utf-8-sig") as stream:
-        rows = list(csv.DictReader(stream))
-    if not rows:
+def _read_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
+    """Return each row and the line it ends in."""
+    text = read_user_text(path, "CSV", "give the path of a CSV file with a header")
+    reader = csv.reader(io.StringIO(text, newline=""))
+    try:
+        lines = [(reader.line_num, cells) for cells in reader if cells]
+    except csv.Error as error:
+        raise ValueError(f"CSV {path}, line {reader.line_num}: {error}: correct this line") from None
+    if len(lines) < 2:
         raise ValueError(f"CSV {path} has no rows: give a CSV file with a header and one row an image")
-    return rows
+    (_, header), *rows = lines
+    twice = [name for name, count in Counter(header).items() if name and count > 1]
+    if twice:
+        raise ValueError(f"CSV {path} has several columns {twice[0]!r}: rename or remove all but one")
+    for line, cells in rows:
+        if len(cells) != len(header):
+            raise ValueError(
+                f"CSV {path}, line {line}: {len(cells)} cells, but the header has {len(header)}: put cells with commas "
+                "into quotes, or fill in what is missing"
+            )
+    return [(line, dict(zip(header, cells, strict=True))) for line, cells in rows]
 
 
 def _parse(conditions: Conditions) -> dict[str, set[str]]:

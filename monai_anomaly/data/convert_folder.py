@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ..transforms.readers import IMAGE_SUFFIXES
-from ..utils import Keys
+from ..utils import Keys, one_spelling
 from .datalist import SECTIONS, TESTING, TRAINING, VALIDATION, Item, PathLike, list_images, relocated, write_datalist
 
 
@@ -58,6 +58,9 @@ def convert_folder(
         for target, kind in enumerate(("normal", "abnormal"))
         for name in _names(base, kind)
     ]
+    if pattern is not None:
+        for item, patient in zip(items, one_spelling([item[Keys.PATIENT] for item in items]), strict=True):
+            item[Keys.PATIENT] = patient
     _attach_masks(base, items)
     sections = _split(items, validation, testing, seed, base)
     shift = os.path.relpath(base, base_dir) if base_dir is not None else "."

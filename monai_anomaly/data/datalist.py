@@ -3,21 +3,33 @@
 
 from __future__ import annotations
 
-import json
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..transforms.readers import IMAGE_SUFFIXES, is_image_file
-from ..utils import Keys, write_json
+from ..utils import Keys, is_path, read_user_json, write_json
+from .section_checks import (
+    SECTIONS,
+    TESTING,
+    TRAINING,
+    UNLABELED,
+    check_section_names,
+    remedy,
+    repeated_images,
+    repeated_text,
+    unread_sections,
+)
+from .section_checks import VALIDATION as VALIDATION  # the names of all sections are read from here
 
-TRAINING, UNLABELED, VALIDATION, TESTING = "training", "unlabeled", "validation", "testing"
-SECTIONS = (TRAINING, UNLABELED, VALIDATION, TESTING)
 UNKNOWN_TARGET = -1
 FILE_KEYS = (Keys.IMAGE, Keys.LABEL, Keys.FOREGROUND)
 _PLAIN_KEYS = (Keys.IMAGE, Keys.LABEL, Keys.TARGET, Keys.PATIENT)
 _MOST_PROBLEMS_SHOWN = 10
+
+_logger = logging.getLogger(__name__)
 
 Item = dict[str, Any]
 PathLike = str | os.PathLike[str]
@@ -27,20 +39,17 @@ def read_datalist(datalist: PathLike) -> dict[str, Any]:
     """Return the content of a datalist file as it stands; of a folder, all its images as the section ``training``.
 
     Raises:
-        ValueError: naming file and remedy, when it is missing, no JSON, or no object.
+        ValueError: naming file and remedy, when it is missing, no ordinary file, no JSON, or no object, or where an
+            object repeats a key.
     """
     path = Path(datalist)
     if path.is_dir():
         return {TRAINING: list_images(path)}
-    if not path.is_file():
-        raise ValueError(
-            f"datalist {path} does not exist: give the path of a datalist JSON, or make one with "
-            "`python -m monai_anomaly.data convert-folder` or `convert-csv`"
-        )
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"datalist {path} is no valid JSON ({error}): correct it at that place") from error
+    missing = (
+        "give the path of a datalist JSON, or make one with "
+        "`python -m monai_anomaly.data convert-folder` or `convert-csv`"
+    )
+    content = read_user_json(path, "datalist", missing)
     if not isinstance(content, dict):
         raise ValueError(
             f"datalist {path} holds a {type(content).__name__}: it must be an object with sections like {SECTIONS}"
@@ -75,7 +84,8 @@ def load_datalist(
         List of dictionaries; ``target`` int, ``patient`` str, paths str.
 
     Raises:
-        ValueError: naming file and remedy, for a missing or empty section or a bad item.
+        ValueError: naming file and remedy, for a missing or empty section, a section that would go unread because its
+            name is misspelled, a bad item, or one that stands twice.
     """
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1 or None, got {limit!r}")
@@ -83,7 +93,9 @@ def load_datalist(
     content = read_datalist(path)
     base = Path(base_dir) if base_dir is not None else path.parent
     items: list[Item] = []
-    for name in [section] if isinstance(section, str) else section:
+    names = [section] if isinstance(section, str) else section
+    check_section_names(content, path, names)
+    for name in names:
         raw = _section(content, name, path)
         problems = _problems(raw, name, require_target)
         if problems:
@@ -118,6 +130,9 @@ def validate_datalist(
     names = [name for name in content if name in SECTIONS or isinstance(content[name], list)]
     if not names:
         raise ValueError(f"datalist {path} has no section: add at least one of {list(SECTIONS)}, each a list of items")
+    check_section_names(content, path)
+    for name in unread_sections(content):
+        _logger.warning("datalist %s: section %r is not read: %s", path, name, remedy(name, None))
     problems: list[str] = []
     for name in names:
         raw = _section(content, name, path)
@@ -221,7 +236,10 @@ def _section(content: Mapping[str, Any], name: str, path: Path) -> list[Any]:
 def _problems(items: Sequence[Any], section: str, require_target: bool) -> list[str]:
     """Return what is wrong with the items of one section, each in one line with its remedy."""
     found = (item_problem(item, section, require_target) for item in items)
-    return [f"{section}[{index}]: {text}" for index, text in enumerate(found) if text]
+    problems = {index: text for index, text in enumerate(found) if text}
+    for index, before in repeated_images(items).items():
+        problems.setdefault(index, repeated_text(items[index][Keys.IMAGE], section, before))
+    return [f"{section}[{index}]: {text}" for index, text in sorted(problems.items())]
 
 
 def item_problem(item: Any, section: str, require_target: bool) -> str:
@@ -231,6 +249,9 @@ def item_problem(item: Any, section: str, require_target: bool) -> str:
     image = item.get(Keys.IMAGE)
     if not isinstance(image, str) or not image:
         return f"'image' is {image!r} in {dict(item)}; give the path of the image file"
+    for key in FILE_KEYS:
+        if isinstance(item.get(key), str) and not is_path(item[key]):
+            return f"{item[key]!r}: {key!r} holds a character that no file name can; correct the path"
     for key in FILE_KEYS[1:]:
         if item.get(key) is not None and not isinstance(item[key], str):
             return f"{image}: {key!r} is {item[key]!r}; give the path of a file, or leave it out"

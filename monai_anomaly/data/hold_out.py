@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..utils import Keys
+from ..utils import Keys, one_spelling
 from .datalist import Item
 
 
@@ -31,7 +31,7 @@ def hold_out(items: Sequence[Item], fraction: float = 0.05, seed: int = 0) -> tu
     if not 0 < fraction < 1:
         raise ValueError(f"fraction must be in (0, 1), got {fraction!r}")
     known = [item.get(Keys.PATIENT) for item in items]
-    patients = [str(place if patient in (None, "") else patient) for place, patient in enumerate(known)]
+    patients = one_spelling([str(place if name in (None, "") else name) for place, name in enumerate(known)])
     names = sorted(set(patients))
     if len(names) < 2:
         raise ValueError(f"{len(items)} images of {len(names)} patients cannot be split: one is held out, one stays")

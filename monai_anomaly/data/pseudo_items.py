@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
-from ..utils import Keys
+from ..utils import Keys, patient_key, read_user_json
 from .datalist import TESTING, TRAINING, UNLABELED, Item, PathLike, load_datalist
 
 PSEUDO_LABELS = "pseudo_labels.json"
@@ -21,12 +20,9 @@ def read_pseudo_labels(path: PathLike) -> dict[str, Any]:
         ValueError: naming file and remedy, when it is missing or another file.
     """
     file = Path(path)
-    if not file.is_file():
-        raise ValueError(
-            f"pseudo-labels {file} do not exist: write them with configs/pseudo_labels.json of the bundle amae_stage1"
-        )
+    remedy = "write it with configs/pseudo_labels.json of the bundle amae_stage1"
+    content = read_user_json(file, "file of pseudo-labels", remedy)
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
         known = {name: [str(image) for image in content[name]] for name in ("normal", "abnormal")}
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file} holds no pseudo-labels ({error!r}): write them again with stage 1") from error
@@ -72,7 +68,7 @@ def pseudo_labeled_items(
         base = Path(datalist).parent if base_dir is None else base_dir
         name = ("normal", "abnormal")[module]
         chosen = _named(pool, read_pseudo_labels(pseudo_labels), name, pseudo_labels, base)
-    patients = {item[Keys.PATIENT] for item in chosen}
+    patients = {patient_key(item[Keys.PATIENT]) for item in chosen}
     if module and pseudo_labels is not None and len(patients) < 2:  # the training is watched with one of them
         called = f"the images of only {len(patients)} patient" if patients else "no image"
         raise ValueError(

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..utils import Keys, write_json
+from ..utils import Keys, one_spelling, write_json
 from .datalist import UNLABELED, Item, PathLike, item_problem, read_datalist
 
 Compat = Literal["ddad"] | None
@@ -171,10 +171,11 @@ def _target(item: Item) -> int:
 def _whole_patients(items: Sequence[Item], targets: np.ndarray, wanted: Sequence[int], seed: int) -> list[int]:
     """Return the positions drawn, ascending."""
     groups: dict[str, tuple[list[int], list[int]]] = {}
-    for place, item in enumerate(items):
-        name = item.get(Keys.PATIENT)
+    given = [item.get(Keys.PATIENT) for item in items]
+    known = ["" if name is None else str(name) for name in given]
+    for place, name in enumerate(one_spelling(known)):
         # in a pair, so that no patient's name can be the number of an item
-        key = repr(("unnamed", place) if name in (None, "") else ("named", str(name)))
+        key = repr(("named", name) if name else ("unnamed", place))
         groups.setdefault(key, ([], []))[targets[place]].append(place)
     names = sorted(groups)
     order = [groups[names[i]] for i in np.random.RandomState(seed).permutation(len(names))]

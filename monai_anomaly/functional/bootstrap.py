@@ -16,6 +16,7 @@ from typing import TypedDict
 import torch
 from torch import Tensor
 
+from ..utils import one_spelling
 from .curves import check_scores
 
 __all__ = [
@@ -129,7 +130,7 @@ def draw_score_statistics(
     """
     scores, positive = check_scores(scores, targets, require_both=False)
     scores, positive = scores.cpu(), positive.cpu()
-    names = patients.tolist() if isinstance(patients, Tensor) else list(patients)
+    names = patients.tolist() if isinstance(patients, Tensor) else one_spelling(patients)
     if len(names) != scores.numel():
         raise ValueError(f"patients must hold one entry per score ({scores.numel()}), got {len(names)}.")
     position = {name: i for i, name in enumerate(sorted(set(names)))}

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..functional.curves import sort_values
 from ..functional.score_bins import check_bits, score_bins
+from ..utils import one_spelling
 from .gather import gather_rows, gather_strings
 from .score_histogram import CHUNK
 
@@ -27,6 +28,7 @@ def num_groups(num_patients: int) -> int:
 
 def patient_rows(names: Sequence[str]) -> Tensor:
     """Number patients in the order of their names: (N,) int64."""
+    names = one_spelling(names)
     position = {name: row for row, name in enumerate(sorted(set(names)))}
     return torch.tensor([position[name] for name in names], dtype=torch.int64)
 
@@ -113,9 +115,10 @@ class PatientHistogram:
         """Return the sum over all ranks, with the patients in the order of their names."""
         self._compact()
         local = list(self.names)
-        names = sorted(set(gather_strings(local)))
-        position = {name: row for row, name in enumerate(names)}
-        rows = torch.tensor([position[name] for name in local], dtype=torch.int64)
+        every = gather_strings(local)
+        spelled = dict(zip(every, one_spelling(every), strict=True))
+        position = {name: row for row, name in enumerate(sorted(set(spelled.values())))}
+        rows = torch.tensor([position[spelled[name]] for name in local], dtype=torch.int64)
         keys = rows[self._keys >> self.bits] * 2**self.bits + (self._keys & (2**self.bits - 1))
         total = PatientHistogram(self.bits)
         total.names = position

@@ -23,7 +23,7 @@ from ..functional.curves import (
     region_overlap_from_counts,
     roc_auc_from_counts,
 )
-from ..utils import finite_or_none
+from ..utils import finite_or_none, one_spelling
 from .image_accumulator import ImageScores
 from .pixel_accumulator import PixelCounts
 
@@ -104,7 +104,7 @@ def _count_images(images: ImageScores) -> dict[str, Any]:
         "images": total,
         "healthy": total - anomalous,
         "anomalous": anomalous,
-        "patients": len(set(images.patients)),
+        "patients": len(set(one_spelling(images.patients))),
         "prevalence": anomalous / total if total else None,
         "pixel_prevalence": None,
     }

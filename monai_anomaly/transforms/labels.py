@@ -62,8 +62,17 @@ class PrepareLabel(Transform):
             meta["filename_or_obj"] = os.fspath(label)
         return MetaTensor(values, meta=meta)
 
-    def _load(self, image: torch.Tensor, path: str, target: int | None) -> torch.Tensor:
-        of = _name(image)
+    def mask_values(self, image: torch.Tensor, label: str | os.PathLike[str]) -> torch.Tensor:
+        """Return the values of a mask file as they are, (1, *S), after checking that it fits its image.
+
+        Args:
+            image: (C, *S), as :class:`LoadImageChecked` gives it.
+            label: mask file.
+
+        Raises:
+            ValueError: naming both files.
+        """
+        path, of = os.fspath(label), _name(image)
         mask = LoadImageChecked(spatial_dims=image.ndim - 1)(path)
         if mask.shape[1:] != image.shape[1:]:
             raise ValueError(
@@ -81,7 +90,11 @@ class PrepareLabel(Transform):
                 f"mask {path} of image {of} is a JPEG with in-between values, whose compression noise would count as "
                 "abnormal: threshold it and save it as PNG"
             )
-        binary = (values > 0).to(torch.float32)
+        return values
+
+    def _load(self, image: torch.Tensor, path: str, target: int | None) -> torch.Tensor:
+        of = _name(image)
+        binary = (self.mask_values(image, path) > 0).to(torch.float32)
         if target == 0 and bool(binary.any()):
             raise ValueError(
                 f"image {of} has target 0 (healthy), but its mask {path} marks {int(binary.sum())} pixels: "

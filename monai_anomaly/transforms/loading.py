@@ -14,7 +14,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
 from monai.utils import MetaKeys, TransformBackends
 
-from ..utils.user_files import check_user_file
+from ..utils import check_user_file
 from .formats import UnusableImageError, check_image_file
 from .readers import RASTER_SUFFIXES, has_suffix, make_loader, reader_name
 

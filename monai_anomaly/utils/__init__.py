@@ -8,8 +8,10 @@ from .failures import end_with_reason, message_of_ours, run_command
 from .file_mark import file_mark, sampled_mark
 from .keys import Keys
 from .modules import accept_weights_of_wrapper, callable_name, plain_tensor, unwrap
+from .patients import one_spelling, patient_key
 from .run_lock import lock_folder, release_folder
 from .seeding import derive_seed
+from .user_files import check_user_file, is_path, read_user_json, read_user_text
 from .weights import load_weights
 
 __all__ = [
@@ -17,13 +19,19 @@ __all__ = [
     "accept_weights_of_wrapper",
     "atomic_path",
     "callable_name",
+    "check_user_file",
     "derive_seed",
     "end_with_reason",
     "file_mark",
     "finite_or_none",
+    "is_path",
     "load_weights",
+    "one_spelling",
+    "patient_key",
     "lock_folder",
     "plain_tensor",
+    "read_user_json",
+    "read_user_text",
     "release_folder",
     "sampled_mark",
     "message_of_ours",

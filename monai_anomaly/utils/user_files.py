@@ -50,7 +50,7 @@ def check_user_file(
 def is_path(text: str) -> bool:
     """Return whether a text can be the name of a file at all."""
     try:
-        return "\0" not in text and bool(os.fsencode(text))
+        return b"\0" not in os.fsencode(text)
     except UnicodeEncodeError:
         return False
 

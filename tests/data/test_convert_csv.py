@@ -90,6 +90,12 @@ def test_base_dir_changes_the_paths(tmp_path: Path) -> None:
         (ROWS.replace(",test,4", ",fold7,4"), {}, "line 7: split is 'fold7'; known are .*--section"),
         (ROWS.replace("0,p1", "2,p1"), {}, r"line 2: label is '2'; it must be 0"),
         (ROWS.replace("i/c.png", ""), {}, "line 4: no image path"),
+        (ROWS.replace("i/f.png", "./i/e.png"), {}, "line 7: image ./i/e.png stands in line 6 already"),
+        (ROWS + "i/a.png,,0,p1,train_normal,0.5,x\n", {}, "line 8: image i/a.png stands in line 2 already"),
+        (ROWS.replace("z,group", "z,z"), {}, "several columns 'z': rename or remove all but one"),
+        (ROWS.replace("0.5,x", "0,5,x"), {}, "line 2: 8 cells, but the header has 7"),
+        (ROWS.replace("0.5,x", "0.5"), {}, "line 2: 6 cells, but the header has 7"),
+        (ROWS.replace("p1", "p1" * 100_000), {}, "line 2: field larger than field limit"),
         (ROWS.replace("0.5", "nan"), {"extra": ["z"]}, "line 2: z is 'nan'; it must be finite"),
     ],
 )
@@ -99,6 +105,13 @@ def test_errors(tmp_path: Path, text: str, settings: dict[str, list[str]], reaso
     assert not (tmp_path / "o.json").exists()
     with pytest.raises(ValueError, match=r"none\.csv does not exist"):
         convert_csv(tmp_path / "none.csv", tmp_path / "o.json")
+
+
+@pytest.mark.parametrize(("encoding", "reason"), [("latin-1", "byte 0xfc in line 2"), ("utf-16", "UTF-16")])
+def test_other_encodings_than_utf_8_are_named(tmp_path: Path, encoding: str, reason: str) -> None:
+    (tmp_path / "index.csv").write_bytes(ROWS.replace("p1", "M\u00fcller").encode(encoding))
+    with pytest.raises(ValueError, match=rf"CSV .*index\.csv is no UTF-8 text.*{reason}.*save it as UTF-8|{reason}"):
+        convert_csv(tmp_path / "index.csv", tmp_path / "o.json")
 
 
 # healthy and anomalous images and masks of each section, from the tables of the data sets' own READMEs

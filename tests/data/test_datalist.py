@@ -118,7 +118,7 @@ def test_missing_file_and_broken_json(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"bad\.json is no valid JSON .*line 1 column 15.*correct"):
         read_datalist(tmp_path / "bad.json")
     (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ValueError, match=r"binary\.json is no valid JSON"):
+    with pytest.raises(ValueError, match=r"binary\.json is no UTF-8 text"):
         read_datalist(tmp_path / "binary.json")
 
 

@@ -104,15 +104,18 @@ def test_what_cannot_be_learned_from_is_named(
         pseudo_labeled_items(write(tmp_path, **sections), module, file)
 
 
-@pytest.mark.parametrize("text", ["no JSON", "[]", '{"normal": []}', '{"normal": [], "abnormal": 3}'])
+@pytest.mark.parametrize("text", ["[]", '{"normal": []}', '{"normal": [], "abnormal": 3}'])
 def test_another_file_is_no_file_of_pseudo_labels(text: str, tmp_path: Path) -> None:
     path = tmp_path / "scores.json"
     path.write_text(text)
     with pytest.raises(ValueError, match=r"scores\.json holds no pseudo-labels .*write them again with stage 1"):
         read_pseudo_labels(path)
+    path.write_text("no JSON")
+    with pytest.raises(ValueError, match=r"file of pseudo-labels .*scores\.json is no valid JSON"):
+        read_pseudo_labels(path)
 
 
 def test_a_missing_file_says_what_writes_it(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"none\.json do not exist: write them with configs/pseudo_labels\.json"):
+    with pytest.raises(ValueError, match=r"none\.json does not exist: write it with configs/pseudo_labels\.json"):
         pseudo_labeled_items(write(tmp_path), 1, tmp_path / "none.json")
     assert read_pseudo_labels(labels(tmp_path, ["a"], ["b"])) == {"normal": ["a"], "abnormal": ["b"], "percent": 50}

@@ -8,8 +8,9 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from itertools import combinations
 from typing import TypeVar
 
-from ...utils import Keys
+from ...utils import Keys, patient_key
 from ..datalist import SECTIONS, TESTING, TRAINING, UNLABELED, VALIDATION
+from .image_digest import MaskKind
 from .items import AuditItem, Finding, finding, listing
 from .unlabeled import IGNORED, LEARNED, TRANSDUCTIVE
 
@@ -30,7 +31,7 @@ def count_items(items: Sequence[AuditItem]) -> dict[str, dict[str, int]]:
                 "healthy": targets[0],
                 "anomalous": targets[1],
                 "unknown": len(inside) - targets[0] - targets[1],
-                "patients": len({item.item[Keys.PATIENT] for item in inside}),
+                "patients": len(_by_patient(inside)),
             }
     return counts
 
@@ -47,6 +48,7 @@ def find_errors(items: Sequence[AuditItem], in_channels: int | None = None, unla
         *_file_problems(items),
         *_anomalous_in_training(items),
         *_marked_healthy(items),
+        *_images_as_masks(items),
         *_shared_patients(items, unlabeled),
         *_copies(items, True, unlabeled),
         *_contradicting_targets(items),
@@ -67,8 +69,11 @@ def find_warnings(items: Sequence[AuditItem], unlabeled: str = IGNORED) -> list[
         *_mixed(items, "mixed_sizes", "size", lambda shape: shape[1:], resize),
         *_mixed_scaling(items),
         *_unnamed_patients(items),
+        *_spelled_differently(items),
         *_constant(items),
         *_empty_masks(items),
+        *_odd_masks(items),
+        *_repeated_pixels(items),
         *_copies(items, False, unlabeled),
         *_no_anomalous_validation(items),
         *_small_test_set(items),
@@ -119,17 +124,39 @@ def _marked_healthy(items: Sequence[AuditItem]) -> list[Finding]:
 
 def _shared_patients(items: Sequence[AuditItem], unlabeled: str) -> list[Finding]:
     found = []
-    for patient, group in _group(items, lambda item: str(item.item[Keys.PATIENT])).items():
+    for group in _by_patient(items):
         firsts = {item.section: item.file for item in reversed(group)}
         if len(firsts) > 1 and not (unlabeled == TRANSDUCTIVE and set(firsts) == _TEST_AND_UNLABELED):
             where = ", ".join(f"{section!r} ({firsts[section]})" for section in sorted(firsts, key=SECTIONS.index))
+            text = f"patient {_spellings(group)} is in {where}"
             remedy = "keep all images of a patient in one section"
-            found.append(
-                finding(
-                    "patient_in_two_splits", f"patient {patient!r} is in {where}", remedy, next(iter(firsts.values()))
-                )
-            )
+            found.append(finding("patient_in_two_splits", text, remedy, next(iter(firsts.values()))))
     return found
+
+
+def _spelled_differently(items: Sequence[AuditItem]) -> list[Finding]:
+    groups = [group for group in _by_patient(items) if len({item.item[Keys.PATIENT] for item in group}) > 1]
+    if not groups:
+        return []
+    text = f"{len(groups)} patient(s) are spelled in several ways and taken as one: {listing(map(_spellings, groups))}"
+    return [finding("patient_spellings", text, "spell each patient in one way", groups[0][0].file)]
+
+
+def _by_patient(items: Sequence[AuditItem]) -> list[list[AuditItem]]:
+    """Return the images of each patient; one that has no name is known by its file, which has one spelling only."""
+
+    def key(item: AuditItem) -> tuple[bool, str]:
+        name = str(item.item[Keys.PATIENT])
+        return item.patient_named, patient_key(name) if item.patient_named else name
+
+    return list(_group(items, key).values())
+
+
+def _spellings(group: Sequence[AuditItem]) -> str:
+    """Name a patient, in all spellings; those that look alike are told apart by their code points."""
+    names = sorted({str(item.item[Keys.PATIENT]) for item in group})
+    shown = [repr(name) if len(names) == 1 else ascii(name) for name in names]
+    return shown[0] if len(shown) == 1 else f"{shown[0]} (also spelled {', '.join(shown[1:])})"
 
 
 def _copies(items: Sequence[AuditItem], serious: bool, unlabeled: str) -> list[Finding]:
@@ -232,6 +259,51 @@ def _empty_masks(items: Sequence[AuditItem]) -> list[Finding]:
         return []
     text = f"{len(files)} mask(s) of anomalous images mark nothing, so every pixel counts as healthy: {listing(files)}"
     return [finding("empty_mask", text, "remove the 'label' where nothing was annotated", files[0])]
+
+
+def _images_as_masks(items: Sequence[AuditItem]) -> list[Finding]:
+    return [
+        finding(
+            "image_as_mask",
+            f"the {key} of image {item.file} is the image itself ({item.item[key]})",
+            "give the file of its mask, or leave it out",
+            item.file,
+        )
+        for item in items
+        for key in (Keys.LABEL, Keys.FOREGROUND)
+        if MaskKind.IMAGE in item.digest.mask_kinds.get(key, ())
+    ]
+
+
+def _odd_masks(items: Sequence[AuditItem]) -> list[Finding]:
+    """Warn of masks that are read without an error and may mean something else than what is made of them."""
+    kinds = (
+        (MaskKind.FULL, "full_mask", "mark every pixel", "check that they are masks, and not inverted"),
+        (
+            MaskKind.SOFT,
+            "soft_mask",
+            "hold more than two values, of which all above 0 count as marked",
+            "threshold soft masks where you want their border",
+        ),
+    )
+    found = []
+    for kind, code, what, remedy in kinds:
+        files = [str(i.item[key]) for i in items for key, of in i.digest.mask_kinds.items() if kind in of]
+        if files:
+            found.append(finding(code, f"{len(files)} mask(s) {what}: {listing(files)}", remedy, files[0]))
+    return found
+
+
+def _repeated_pixels(items: Sequence[AuditItem]) -> list[Finding]:
+    """Warn of copies within a section under two names, which count twice there."""
+    sections = [_group(group, lambda item: item.section) for group in _same_pixels(items)]
+    pairs = [(same[0].file, same[1].file) for by in sections for same in by.values() if len(same) > 1]
+    if not pairs:
+        return []
+    text = f"{len(pairs)} image(s) have a copy in their own section, so they count twice or more: " + listing(
+        f"{one} = {other}" for one, other in pairs
+    )
+    return [finding("repeated_image", text, "keep one of each", pairs[0][1])]
 
 
 def _no_anomalous_validation(items: Sequence[AuditItem]) -> list[Finding]:

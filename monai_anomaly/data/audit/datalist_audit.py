@@ -18,7 +18,7 @@ from ...utils import write_json
 from ..datalist import SECTIONS, PathLike
 from .checks import count_items, find_errors, find_warnings
 from .image_digest import digest_items, with_shared_thumbnails
-from .items import AuditItem, Finding, fingerprint, read_items
+from .items import AuditItem, Finding, fingerprint, read_items, unread_warnings
 from .retaken import find_retaken
 from .scores import baseline_warnings, duplicate_warnings, find_shared_pictures, score_baselines
 from .unlabeled import (
@@ -167,7 +167,8 @@ class DatalistAudit:
         # each of these is then an error of its own, or what was asked for
         warned = without_test_copies(shared) if learned or transductive else shared
         warnings = [transductive_warning(items)] if transductive else []
-        warnings += find_warnings(items, self.unlabeled) + duplicate_warnings(warned) + retaken_warnings(retaken)
+        warnings += unread_warnings(self.datalist) + find_warnings(items, self.unlabeled)
+        warnings += duplicate_warnings(warned) + retaken_warnings(retaken)
         return {
             "datalist": self.datalist,
             "fingerprint": mark,

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from functools import partial
 from typing import Any
 
@@ -61,6 +62,14 @@ class FileProblem:
     text: str
 
 
+class MaskKind(Enum):
+    """What is odd about a mask: it is the image, marks every pixel, or has more than two values."""
+
+    IMAGE = "image"
+    FULL = "full"
+    SOFT = "soft"
+
+
 @dataclass
 class ItemDigest:
     """What the audit keeps of one item of a datalist.
@@ -68,11 +77,13 @@ class ItemDigest:
     Args:
         image: digest of its image, None where that cannot be used.
         marked: for each mask it has (``label``, ``foreground``), the number of pixels above 0.
+        mask_kinds: for each mask that is not plain, what is odd about it.
         problems: what is wrong with its files.
     """
 
     image: ImageDigest | None = None
     marked: dict[str, int] = field(default_factory=dict)
+    mask_kinds: dict[str, set[MaskKind]] = field(default_factory=dict)
     problems: list[FileProblem] = field(default_factory=list)
 
 
@@ -127,10 +138,23 @@ def digest_item(item: Mapping[str, Any], spatial_dims: int | None = None) -> Ite
         if key not in item:
             continue
         try:
-            digest.marked[key] = int(PrepareLabel()(image, item[key]).sum())
+            values = PrepareLabel().mask_values(image, item[key])
+            digest.marked[key] = int((values > 0).sum())
+            if kinds := _mask_kinds(image, values, key):
+                digest.mask_kinds[key] = kinds
         except ValueError as error:
             digest.problems.append(FileProblem(_code(item[key], error, "bad_mask"), item[key], str(error)))
     return digest
+
+
+def _mask_kinds(image: MetaTensor, values: Tensor, key: str) -> set[MaskKind]:
+    pixels = image.as_tensor()
+    distinct = len(torch.unique(values))
+    # a picture of two values may well be equal to its own mask
+    if distinct > 2 and bool((pixels == values).all()):
+        return {MaskKind.IMAGE}
+    full = key == Keys.LABEL and bool((values > 0).all())
+    return {kind for kind, found in ((MaskKind.FULL, full), (MaskKind.SOFT, distinct > 2)) if found}
 
 
 def digest_image(loaded: MetaTensor) -> ImageDigest:

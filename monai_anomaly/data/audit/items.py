@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...utils import Keys
+from ...transforms.formats import companion_files
+from ...utils import Keys, is_path
 from ..datalist import (
     FILE_KEYS,
-    SECTIONS,
     Item,
     PathLike,
     check_extra_fields,
@@ -22,6 +22,7 @@ from ..datalist import (
     prepare_item,
     read_datalist,
 )
+from ..section_checks import SECTIONS, remedy, repeated_images, repeated_text, unread_sections
 from .image_digest import ImageDigest, ItemDigest
 
 Finding = dict[str, str]
@@ -93,6 +94,10 @@ def read_items(
     if not wanted:
         there = f"datalist {path} has none of the sections {list(SECTIONS)}"
         errors.append(finding("no_section", there, "name its sections like these", str(path)))
+    for name, meant in unread_sections(content).items():
+        if meant is not None:
+            text = f"section {name!r} of datalist {path} is not read"
+            errors.append(finding("misspelled_section", text, remedy(name, meant), str(path)))
     for name in wanted:
         raw = content.get(name)
         if not isinstance(raw, list) or not raw:
@@ -101,6 +106,10 @@ def read_items(
             continue
         problems = [item_problem(entry, name, require_target=True) for entry in raw]
         errors += [_item_error(f"{name}[{i}]", raw[i], text) for i, text in enumerate(problems) if text]
+        errors += [
+            _item_error(f"{name}[{i}]", raw[i], repeated_text(raw[i][Keys.IMAGE], name, before), "repeated_item")
+            for i, before in repeated_images(raw).items()
+        ]
         usable = [entry for entry, text in zip(raw, problems, strict=True) if not text]
         prepared = [prepare_item(entry, name, base) for entry in usable]
         named = [entry.get(Keys.PATIENT) not in (None, "") for entry in usable]
@@ -112,12 +121,15 @@ def read_items(
 def fingerprint(datalist: PathLike, items: Sequence[AuditItem], settings: Any) -> str:
     """Return a hash of everything an audit depends on: settings, datalist, and size and time of every file.
 
+    Files of pixels that a header names, and those in the folder of a DICOM series, count as well.
+
     Args:
         datalist: JSON file.
         items: its items.
         settings: anything JSON can hold, e.g. the audit's version and arguments.
     """
-    files = [item.item[key] for item in items for key in FILE_KEYS if key in item.item]
+    listed = [item.item[key] for item in items for key in FILE_KEYS if key in item.item]
+    files = [file for image in listed for file in (image, *companion_files(image))]
     content = hashlib.sha256(json.dumps(read_datalist(datalist), sort_keys=True).encode()).hexdigest()
     return hashlib.sha256(json.dumps([settings, content, [_state(file) for file in files]]).encode()).hexdigest()
 
@@ -130,13 +142,20 @@ def _state(file: str) -> tuple[str, int, int]:
     return file, status.st_size, status.st_mtime_ns
 
 
-def _item_error(where: str, raw: Any, text: str) -> Finding:
-    message, _, remedy = text.partition("; ")
+def unread_warnings(datalist: PathLike) -> list[Finding]:
+    """Warn of lists of items that are no section and do not look like one that was misspelled."""
+    names = [name for name, meant in unread_sections(read_datalist(datalist)).items() if meant is None]
+    what = f"of datalist {datalist} is not read"
+    return [finding("unread_section", f"section {n!r} {what}", remedy(n, None), str(datalist)) for n in names]
+
+
+def _item_error(where: str, raw: Any, text: str, code: str | None = None) -> Finding:
+    message, _, mend = text.partition("; ")
     image = raw.get(Keys.IMAGE) if isinstance(raw, dict) else None
     if not isinstance(image, str) or not image:
-        return finding("bad_item", f"{where}: {message}", remedy)
-    legal_files = all(raw.get(key) is None or isinstance(raw[key], str) for key in FILE_KEYS)
-    return finding("bad_target" if legal_files else "bad_item", f"{where}: {message}", remedy, image)
+        return finding("bad_item", f"{where}: {message}", mend)
+    legal_files = all(raw.get(key) is None or (isinstance(raw[key], str) and is_path(raw[key])) for key in FILE_KEYS)
+    return finding(code or ("bad_target" if legal_files else "bad_item"), f"{where}: {message}", mend, image)
 
 
 def _mixed_fields(items: Sequence[Item], path: Path) -> list[Finding]:

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...utils.user_files import check_user_file
+from ...utils import check_user_file
 from .limits import UnusableImageError, check_length, check_size, inflated_length
 
 # a header is a few hundred bytes; one that is longer holds something else

@@ -16,6 +16,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from scipy import ndimage
 from torch import Tensor
 
+from ...utils import check_user_file
 from ..checks import check_choice
 from .plan import Frame, Patch
 from .sources import match_channels
@@ -93,6 +94,7 @@ def read_texture(path: str, shape: tuple[int, int], color: bool) -> np.ndarray:
     Raises:
         ValueError: when the file is no image.
     """
+    check_user_file(path, "texture", "repair or remove it")
     try:
         with Image.open(path) as file:
             picture = _to_8_bits(file) if file.mode.startswith(("I", "F")) else file
