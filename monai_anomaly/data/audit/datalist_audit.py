@@ -33,7 +33,7 @@ from .unlabeled import (
     without_test_copies,
 )
 
-AUDIT_VERSION = 4
+AUDIT_VERSION = 5
 AUDIT_FILE = "audit.json"
 _MOST_THREADS = 8
 _MOST_LISTED = 50
