@@ -45,6 +45,8 @@ napoleon_numpy_docstring = False
 html_theme = "furo"
 html_title = f"monai_anomaly {release}"
 html_show_sphinx = False
+html_static_path = ["_static"]
+html_css_files = ["tables.css"]
 
 # Docstrings write image axes as (B, C, *S), in which reStructuredText sees the start of an emphasis.
 SPATIAL_AXES = re.compile(r"(?<![\\`*\w])\*(?=[A-Z]\b)")

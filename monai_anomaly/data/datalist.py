@@ -86,6 +86,12 @@ def load_datalist(
     Raises:
         ValueError: naming file and remedy, for a missing or empty section, a section that would go unread because its
             name is misspelled, a bad item, or one that stands twice.
+
+    Example:
+        >>> from monai_anomaly.data import load_datalist, sample_dir
+        >>> items = load_datalist(f"{sample_dir()}/datalist.json", "testing", limit=4)
+        >>> len(items), sorted(items[0])
+        (4, ['image', 'patient', 'target'])
     """
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1 or None, got {limit!r}")

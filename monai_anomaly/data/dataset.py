@@ -56,6 +56,14 @@ class AnomalyDataset(EpochDataset):
 
     Raises:
         ValueError: when ``data`` is empty, ``seed`` is negative, or ``transform`` holds a random transform.
+
+    Example:
+        >>> from monai_anomaly.data import AnomalyDataset, load_datalist, sample_dir
+        >>> from monai_anomaly.transforms import LoadImageCheckedd
+        >>> items = load_datalist(f"{sample_dir()}/datalist.json", "training", limit=2)
+        >>> dataset = AnomalyDataset(items, LoadImageCheckedd("image"), progress=False)
+        >>> len(dataset), dataset[0]["image"].ndim, dataset[1]["index"]
+        (2, 3, 1)
     """
 
     def __init__(

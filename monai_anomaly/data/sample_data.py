@@ -14,6 +14,12 @@ def sample_dir() -> str:
 
     Raises:
         ValueError: when the installation lacks the sample.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from monai_anomaly.data import sample_dir
+        >>> (Path(sample_dir()) / "datalist.json").is_file()
+        True
     """
     folder = Path(str(files("monai_anomaly.data") / "sample"))
     if not (folder / "datalist.json").is_file():

@@ -73,6 +73,13 @@ def ssim_error(
     Reference:
         Z. Wang, A. Bovik, H. Sheikh, E. Simoncelli: "Image Quality Assessment", IEEE TIP 2004. As a reconstruction
         error: P. Bergmann, S. Löwe, M. Fauser, D. Sattlegger, C. Steger, VISAPP 2019.
+
+    Example:
+        >>> import torch
+        >>> from monai_anomaly.functional import ssim_error
+        >>> image = torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+        >>> float(ssim_error(image, image).abs().max()) < 1e-5
+        True
     """
     if compat not in (None, "medianomaly", "upd"):
         raise ValueError(f'compat must be None, "medianomaly" or "upd", got {compat!r}.')

@@ -87,6 +87,13 @@ def cka(p: Tensor, q: Tensor) -> Tensor:
 
     Raises:
         ValueError: when the numbers of samples differ or there are fewer than two.
+
+    Example:
+        >>> import torch
+        >>> from monai_anomaly.functional import cka
+        >>> features = torch.rand(8, 5, generator=torch.Generator().manual_seed(0))
+        >>> round(float(cka(features, 2 * features)), 4)
+        1.0
     """
     p, q = _paired_rows(p, q)
     if len(p) < 2:

@@ -27,6 +27,15 @@ class ReconstructionInferer(Inferer):
 
     Reference:
         see :class:`monai_anomaly.networks.maps.ReconstructionMap`.
+
+    Example:
+        >>> import torch
+        >>> from monai_anomaly.inferers import ReconstructionInferer
+        >>> from monai_anomaly.networks.nets import DenseAutoencoder
+        >>> network = DenseAutoencoder(spatial_size=32, hidden_channels=8)
+        >>> result = ReconstructionInferer()(torch.zeros(2, 1, 32, 32), network)
+        >>> [(name, tuple(result[name].shape)) for name in sorted(result)]
+        [('anomaly_map', (2, 1, 32, 32)), ('reconstruction', (2, 1, 32, 32)), ('score', (2, 1))]
     """
 
     def __init__(
@@ -63,6 +72,15 @@ class EnsembleInferer(Inferer):
 
     Raises:
         ValueError: when ``score`` is unknown.
+
+    Example:
+        >>> import torch
+        >>> from monai_anomaly.inferers import EnsembleInferer
+        >>> from monai_anomaly.networks.blocks import NetworkEnsemble
+        >>> from monai_anomaly.networks.nets import DenseAutoencoder
+        >>> ensemble = NetworkEnsemble(lambda: DenseAutoencoder(spatial_size=32, hidden_channels=8), num_members=2)
+        >>> EnsembleInferer(score="ens")(torch.zeros(2, 1, 32, 32), ensemble)["score"].shape
+        torch.Size([2, 1])
     """
 
     def __init__(self, score: str = "dsu", reduction: Callable[[Tensor], Tensor] = mean_score) -> None:

@@ -21,6 +21,15 @@ class HeteroscedasticLoss(ReducedLoss):
 
     Reference:
         Mao et al., MICCAI 2020, Eq. 3.
+
+    Example:
+        >>> import torch
+        >>> from monai_anomaly.losses import HeteroscedasticLoss
+        >>> from monai_anomaly.networks.nets import DenseAutoencoder
+        >>> image = torch.zeros(2, 1, 32, 32)
+        >>> network = DenseAutoencoder(spatial_size=32, hidden_channels=8, predict_variance=True)
+        >>> HeteroscedasticLoss()(network(image), image).shape
+        torch.Size([])
     """
 
     def forward(self, prediction: AutoencoderOutput, target: Tensor) -> Tensor:

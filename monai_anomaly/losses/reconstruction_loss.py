@@ -23,6 +23,15 @@ class ReconstructionLoss(ReducedLoss):
 
     Raises:
         ValueError: when ``reduction`` is unknown.
+
+    Example:
+        >>> import torch
+        >>> from monai_anomaly.losses import ReconstructionLoss
+        >>> from monai_anomaly.networks.nets import DenseAutoencoder
+        >>> image = torch.zeros(2, 1, 32, 32)
+        >>> output = DenseAutoencoder(spatial_size=32, hidden_channels=8)(image)
+        >>> ReconstructionLoss()(output, image).shape, ReconstructionLoss(reduction="none")(output, image).shape
+        (torch.Size([]), torch.Size([2, 1, 32, 32]))
     """
 
     def __init__(self, error: Callable[[Tensor, Tensor], Tensor] = l2_error, reduction: str = "mean") -> None:

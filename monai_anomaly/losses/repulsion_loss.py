@@ -31,6 +31,11 @@ class RepulsionLoss(_Loss):
 
     Reference:
         Gu et al., MICCAI 2024.
+
+    Example:
+        >>> from monai_anomaly.losses import ReconstructionLoss, RepulsionLoss
+        >>> RepulsionLoss(ReconstructionLoss(), weight=0.5).weight
+        0.5
     """
 
     def __init__(

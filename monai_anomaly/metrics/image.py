@@ -23,6 +23,12 @@ def compute_image_auroc(y_pred: Tensor, y: Tensor) -> float:
     Args:
         y_pred: (N, 1) or (N,) scores; larger is more abnormal.
         y: (N, 1) or (N,) 0 healthy or 1 anomalous, both present.
+
+    Example:
+        >>> import torch
+        >>> from monai_anomaly.metrics import compute_image_auroc
+        >>> compute_image_auroc(torch.tensor([0.1, 0.4, 0.3, 0.9]), torch.tensor([0, 0, 1, 1]))
+        0.75
     """
     return roc_auc(y_pred, y)
 

@@ -58,6 +58,12 @@ def compute_pixel_ap(y_pred: Tensor, y: Tensor) -> float:
     Args:
         y_pred: (B, 1, *S) anomaly maps; larger is more abnormal.
         y: (B, 1, *S) 0 or 1; pixels below 0 are not annotated and ignored.
+
+    Example:
+        >>> import torch
+        >>> from monai_anomaly.metrics import compute_pixel_ap
+        >>> compute_pixel_ap(torch.tensor([[[[0.1, 0.9]]]]), torch.tensor([[[[0, 1]]]]))
+        1.0
     """
     return average_precision(*_annotated(y_pred, y))
 

@@ -116,6 +116,14 @@ class LoadImageCheckedd(MapTransform):
         spatial_dims: see :class:`LoadImageChecked`.
         in_channels: see :class:`LoadImageChecked`.
         allow_missing_keys: whether a sample without the key passes through.
+
+    Example:
+        >>> from monai_anomaly.data import load_datalist, sample_dir
+        >>> from monai_anomaly.transforms import LoadImageCheckedd
+        >>> item = load_datalist(f"{sample_dir()}/datalist.json", "testing", limit=1)[0]
+        >>> image = LoadImageCheckedd("image", spatial_dims=2, in_channels=1)(item)["image"]
+        >>> image.shape[0], image.dtype
+        (1, torch.float32)
     """
 
     backend = LoadImageChecked.backend

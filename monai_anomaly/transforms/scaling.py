@@ -81,6 +81,15 @@ class ScaleSourceRanged(MapTransform):
         maxv: see :class:`ScaleSourceRange`.
         source_range: see :class:`ScaleSourceRange`.
         allow_missing_keys: whether a sample without the key passes through.
+
+    Example:
+        >>> from monai.transforms import Compose
+        >>> from monai_anomaly.data import load_datalist, sample_dir
+        >>> from monai_anomaly.transforms import LoadImageCheckedd, ScaleSourceRanged
+        >>> item = load_datalist(f"{sample_dir()}/datalist.json", "testing", limit=1)[0]
+        >>> image = Compose([LoadImageCheckedd("image"), ScaleSourceRanged("image")])(item)["image"]
+        >>> -1 <= float(image.min()) < float(image.max()) <= 1
+        True
     """
 
     backend = ScaleSourceRange.backend

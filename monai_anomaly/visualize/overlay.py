@@ -163,6 +163,13 @@ def overlay_heatmap(
 
     Returns:
         (H, W, 3) uint8.
+
+    Example:
+        >>> import numpy as np
+        >>> from monai_anomaly.visualize import overlay_heatmap
+        >>> picture = overlay_heatmap(np.zeros((8, 8)), np.eye(8))
+        >>> picture.shape, picture.dtype
+        ((8, 8, 3), dtype('uint8'))
     """
     if not 0 <= opacity <= 1:
         raise ValueError(f"opacity must be in [0, 1], got {opacity}.")

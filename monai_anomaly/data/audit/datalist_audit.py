@@ -81,6 +81,13 @@ class DatalistAudit:
 
     Raises:
         ValueError: for other arguments.
+
+    Example:
+        >>> from monai_anomaly.data import DatalistAudit, sample_dir
+        >>> audit = DatalistAudit(f"{sample_dir()}/datalist.json", sections=["validation"], progress=False)
+        >>> result = audit.run()
+        >>> result["errors"]
+        []
     """
 
     def __init__(

@@ -28,6 +28,13 @@ class NetworkEnsemble(nn.Module):
 
     Raises:
         ValueError: when ``num_members`` is not positive.
+
+    Example:
+        >>> from monai_anomaly.networks.blocks import NetworkEnsemble
+        >>> from monai_anomaly.networks.nets import DenseAutoencoder
+        >>> ensemble = NetworkEnsemble(lambda: DenseAutoencoder(spatial_size=32, hidden_channels=8), num_members=3)
+        >>> len(ensemble.members)
+        3
     """
 
     def __init__(self, member: Callable[[], nn.Module], num_members: int = 3, seed: int | None = 0) -> None:

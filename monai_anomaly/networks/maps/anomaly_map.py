@@ -32,6 +32,14 @@ class ReconstructionMap(nn.Module):
     Args:
         network: returns fields ``reconstruction`` and ``log_variance``, as :class:`AutoencoderOutput` does.
         error: un-reduced error of (prediction, target), such as :func:`monai_anomaly.functional.l1_error`.
+
+    Example:
+        >>> import torch
+        >>> from monai_anomaly.networks.maps import ReconstructionMap
+        >>> from monai_anomaly.networks.nets import DenseAutoencoder
+        >>> network = ReconstructionMap(DenseAutoencoder(spatial_size=32, hidden_channels=8)).eval()
+        >>> network(torch.zeros(2, 1, 32, 32)).shape
+        torch.Size([2, 1, 32, 32])
     """
 
     def __init__(self, network: nn.Module, error: Callable[[Tensor, Tensor], Tensor] = l2_error) -> None:
@@ -79,6 +87,15 @@ class EnsembleMap(nn.Module):
     Reference:
         Gu et al., MICCAI 2024, Eqs. 5-6; Y. Cai, H. Chen, X. Yang, Y. Zhou, K.-T. Cheng: "Dual-Distribution Discrepancy
         for Anomaly Detection in Chest X-rays", MICCAI 2022.
+
+    Example:
+        >>> import torch
+        >>> from monai_anomaly.networks.blocks import NetworkEnsemble
+        >>> from monai_anomaly.networks.maps import EnsembleMap
+        >>> from monai_anomaly.networks.nets import DenseAutoencoder
+        >>> ensemble = NetworkEnsemble(lambda: DenseAutoencoder(spatial_size=32, hidden_channels=8), num_members=2)
+        >>> EnsembleMap(ensemble, score="unc").eval()(torch.zeros(2, 1, 32, 32)).shape
+        torch.Size([2, 1, 32, 32])
     """
 
     def __init__(self, network: NetworkEnsemble, score: str = "dsu") -> None:

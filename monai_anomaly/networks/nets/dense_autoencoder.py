@@ -77,6 +77,14 @@ class DenseAutoencoder(nn.Module):
         Y. Cai, H. Chen, X. Yang, Y. Zhou, K.-T. Cheng: "Dual-distribution discrepancy with self-supervised refinement
         for anomaly detection in medical images", Medical Image Analysis 2023; Gu et al., MICCAI 2024. MemAE: Gong et
         al., ICCV 2019. AE-U: Mao et al., MICCAI 2020.
+
+    Example:
+        >>> import torch
+        >>> from monai_anomaly.networks.nets import DenseAutoencoder
+        >>> network = DenseAutoencoder(spatial_size=64, hidden_channels=32)
+        >>> output = network(torch.zeros(2, 1, 64, 64))
+        >>> output.reconstruction.shape, output.code.shape
+        (torch.Size([2, 1, 64, 64]), torch.Size([2, 16]))
     """
 
     def __init__(

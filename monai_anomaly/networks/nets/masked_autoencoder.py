@@ -55,6 +55,14 @@ class MaskedAutoencoder(nn.Module):
         2022. J. Xiao, Y. Bai, A. Yuille, Z. Zhou: "Delving into Masked Autoencoders for Multi-Label Thorax Disease
         Classification", WACV 2023. B. Bozorgtabar, D. Mahapatra, J.-P. Thiran: "AMAE: Adaptation of Pre-trained Masked
         Autoencoder for Dual-Distribution Anomaly Detection in Chest X-Rays", MICCAI 2023.
+
+    Example:
+        >>> import torch
+        >>> from monai_anomaly.networks.nets import MaskedAutoencoder
+        >>> small = {"hidden_size": 24, "num_heads": 3, "decoder_hidden_size": 24, "decoder_num_heads": 3}
+        >>> network = MaskedAutoencoder(spatial_size=32, patch_size=8, num_layers=1, **small)
+        >>> network.num_patches
+        16
     """
 
     def __init__(

@@ -177,6 +177,14 @@ class RandCutPaste(RandAnomaly):
 
     Raises:
         ValueError: on an argument outside its range.
+
+    Example:
+        >>> import torch
+        >>> from monai_anomaly.transforms import RandCutPaste
+        >>> image = torch.rand(1, 64, 64, generator=torch.Generator().manual_seed(0))
+        >>> result = RandCutPaste().set_random_state(0)(image)
+        >>> result["label"].shape, bool((result["image"] != image)[result["label"] == 0].any())
+        (torch.Size([1, 64, 64]), False)
     """
 
     def __init__(

@@ -108,6 +108,14 @@ class RandNSA(RandAnomaly):
 
     Raises:
         ValueError: on an argument outside its range.
+
+    Example:
+        >>> import torch
+        >>> from monai_anomaly.transforms import RandNSA
+        >>> image, other = torch.rand(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+        >>> result = RandNSA().set_random_state(0)(image, source=other)
+        >>> result["image"].shape, result["label"].shape
+        (torch.Size([1, 64, 64]), torch.Size([1, 64, 64]))
     """
 
     def __init__(
