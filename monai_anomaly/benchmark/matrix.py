@@ -11,15 +11,15 @@ from typing import Any
 
 from ..data import sample_dir
 from ..data.convert_csv import convert_csv
+from ..data.datalist import validate_datalist
 from ..data.unlabeled_pool import check_draw, draw_datalist
-from ..utils import read_user_json
 from .job import Job, Step
+from .matrix_file import read_matrix_file
 
-_DATASET_KEYS = {"index", "where", "where_eval", "extra", "unlabeled", "seeds", "overrides"}
+_INDEX_KEYS, _DATALIST_KEYS = {"index", "where", "where_eval", "extra"}, {"datalist", "dataset_dir"}
+_DATASET_KEYS = _INDEX_KEYS | _DATALIST_KEYS | {"unlabeled", "seeds", "overrides"}
 _UNLABELED_KEYS = {"ratio", "size", "compat", "without"}
 _TRAINING_KEYS = {"bundle", "overrides", "configs", "uses", "evaluations", "ignores_unlabeled"}
-_KEYS = {"name", "datasets", "trainings", "evaluations", "rows"}
-_OPTIONAL_KEYS = {"compare_with"}
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,15 @@ class Matrix:
     Attributes:
         name: title of the table.
         datasets: by name: ``index`` (a CSV below the data folder) with ``where``, ``where_eval`` and ``extra`` as in
-            ``monai_anomaly.data convert-csv``, or nothing for the embedded sample; ``unlabeled``, how the unlabeled
+            ``monai_anomaly.data convert-csv``; or ``datalist``, a datalist as ``convert-folder`` writes it, and
+            ``dataset_dir``, the folder its paths are relative to (default: its own), both relative to the data folder,
+            where one is given; or nothing of these for the embedded sample; ``unlabeled``, how the unlabeled
             images are drawn (``ratio``, one or a list of them, ``size``, ``compat``, ``without``; None: not at all);
             ``seeds``; ``overrides``.
-        trainings: by name: ``bundle`` and ``overrides``; ``configs``, the bundle's configuration files, or several
-            lists of them for several steps; ``uses``, by name of a setting: a training and a file in its folder;
-            ``evaluations``, those that it has (default: all); ``ignores_unlabeled``: it does not look at unlabeled
-            images, so that all ratios share one run.
+        trainings: by name: ``bundle``, a recipe's name, or a bundle's folder as a path with a slash, and ``overrides``;
+            ``configs``, the bundle's configuration files, or several lists of them for several steps; ``uses``, by name
+            of a setting: a training and a file in its folder; ``evaluations``, those that it has (default: all);
+            ``ignores_unlabeled``: it does not look at unlabeled images, so that all ratios share one run.
         evaluations: by name: settings of an evaluation, and ``configs``.
         rows: rows of the table, each ``label``, and for every column a training and an evaluation.
         compare_with: label of the row that all others are compared with over the seeds.
@@ -75,15 +77,10 @@ class Matrix:
         """Read a matrix file.
 
         Raises:
-            ValueError: when a key is missing or unknown, or a row or a training names something that is not there.
+            ValueError: when a key is missing or unknown, or a row or a training names something that is not there; with
+                what to write.
         """
-        content = read_user_json(path, "matrix")
-        if not _KEYS <= set(content) <= _KEYS | _OPTIONAL_KEYS:
-            raise ValueError(
-                f"{path} must have the keys {sorted(_KEYS)} and may have {sorted(_OPTIONAL_KEYS)}, "
-                f"got {sorted(content)}."
-            )
-        matrix = Matrix(**content)
+        matrix = Matrix(**read_matrix_file(path))
         try:
             matrix.check()
         except ValueError as error:
@@ -101,6 +98,7 @@ class Matrix:
                 raise ValueError(
                     f"data set {name!r} needs seeds and may have {sorted(_DATASET_KEYS)}, got {sorted(source)}."
                 )
+            _check_source(name, source)
             draw = source.get("unlabeled") or {}
             if set(draw) - _UNLABELED_KEYS:
                 raise ValueError(f"data set {name!r}: unlabeled may have {sorted(_UNLABELED_KEYS)}, got {draw}.")
@@ -249,6 +247,8 @@ class Matrix:
 
     def _write_datalist(self, name: str, data_dir: str | os.PathLike[str] | None, folder: Path) -> dict[str, str]:
         source = self.datasets[name]
+        if "datalist" in source:
+            return _given_datalist(source, Path(data_dir or ".").resolve())
         if "index" not in source:
             return {"datalist": str(Path(sample_dir()) / "datalist.json"), "dataset_dir": str(sample_dir())}
         if data_dir is None:
@@ -261,3 +261,19 @@ class Matrix:
         # targets of unlabeled images, which loading takes away, are for drawing and for the purity of pseudo-labels
         convert_csv(index, path, base_dir=index.parent, unlabeled_targets="unlabeled" in source, **options)
         return {"datalist": str(path), "dataset_dir": str(index.parent)}
+
+
+def _check_source(name: str, source: Mapping[str, Any]) -> None:
+    if ("datalist" in source and set(source) & _INDEX_KEYS) or ("dataset_dir" in source and "datalist" not in source):
+        raise ValueError(
+            f"data set {name!r} needs a datalist (and its dataset_dir), or an index (and which rows of it), or neither "
+            f"for the embedded sample, got {sorted(source)}."
+        )
+
+
+def _given_datalist(source: Mapping[str, Any], folder: Path) -> dict[str, str]:
+    """A datalist that is there already, and the folder that its paths are relative to."""
+    path = folder / source["datalist"]
+    base = folder / source["dataset_dir"] if "dataset_dir" in source else path.parent
+    validate_datalist(path, base)
+    return {"datalist": str(path), "dataset_dir": str(base)}

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -35,12 +36,10 @@ def plan(matrix: Matrix, data_dir: str | None, output_dir: str | Path) -> list[d
         ``origin``, what the matrix says about an evaluation.
 
     Raises:
-        ValueError: when a bundle has no such configuration file, or does not know a setting.
+        ValueError: when a bundle is not there, has no such configuration file, or does not know a setting.
     """
     output = Path(output_dir).resolve()
-    names = list(dict.fromkeys(settings["bundle"] for settings in matrix.trainings.values()))
-    build = [sys.executable, "-m", "monai_anomaly.bundle", "build", *names, "--output-dir", str(output / "bundles")]
-    subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
+    _make_bundles(list(dict.fromkeys(settings["bundle"] for settings in matrix.trainings.values())), output / "bundles")
     _check_settings(matrix, output)
     datalists = matrix.prepare(data_dir, output)
     jobs = matrix.jobs()
@@ -50,8 +49,34 @@ def plan(matrix: Matrix, data_dir: str | None, output_dir: str | Path) -> list[d
     return [_plan_job(job, datalists[job.data], wanted.get(job.folder, []), output) for job in jobs]
 
 
+def _make_bundles(bundles: Sequence[str], folder: Path) -> None:
+    """Build the bundles that are named after a recipe, and copy the configuration files of those that are folders."""
+    if len({_bundle_name(bundle) for bundle in bundles}) < len(bundles):
+        raise ValueError(f"bundles must have different names, got {', '.join(bundles)}: rename a folder.")
+    names = [bundle for bundle in bundles if not _is_folder(bundle)]
+    if names:
+        build = [sys.executable, "-m", "monai_anomaly.bundle", "build", *names, "--output-dir", str(folder)]
+        done = subprocess.run(build, check=False, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise ValueError(f"bundles cannot be made: {(done.stderr.splitlines() or ['no reason given'])[-1]}")
+    for bundle in set(bundles) - set(names):
+        configs = Path(bundle) / "configs"
+        if not configs.is_dir():
+            raise ValueError(f"{bundle} is not the folder of a bundle: it has no configs.")
+        shutil.copytree(configs, folder / _bundle_name(bundle) / "configs", dirs_exist_ok=True)
+
+
+def _is_folder(bundle: str) -> bool:
+    """Whether a bundle is given as a path, not by the name of its recipe."""
+    return os.path.basename(bundle) != bundle
+
+
+def _bundle_name(bundle: str) -> str:
+    return Path(bundle).resolve().name if _is_folder(bundle) else bundle
+
+
 def _plan_job(job: Job, data: Mapping[str, str], wanted: Sequence[str], output: Path) -> dict[str, Any]:
-    bundle, folder = output / "bundles" / job.bundle, output / job.folder
+    bundle, folder = output / "bundles" / _bundle_name(job.bundle), output / job.folder
     sources = {setting: str(output / source.folder / path) for setting, (source, path) in job.uses.items()}
     shared = {"bundle_root": str(bundle), **data, **job.overrides, **sources}
     steps: list[dict[str, Any]] = []
@@ -74,9 +99,9 @@ def _plan_job(job: Job, data: Mapping[str, str], wanted: Sequence[str], output: 
 
 
 def _plan_step(job: Job, step: Step, settings: Mapping[str, Any], output: Path) -> dict[str, Any]:
-    bundle = output / "bundles" / job.bundle
+    bundle = output / "bundles" / _bundle_name(job.bundle)
     known = _known(bundle, step)
-    overrides = {key: value for key, value in settings.items() if _first_id(key) in known} | dict(step.overrides)
+    overrides = {key: value for key, value in settings.items() if first_id(key) in known} | dict(step.overrides)
     # jobs share an audit; what the audit demands depends on what a method does with unlabeled images
     use = str(_parsed(bundle, step, job.overrides, "audit#unlabeled", "ignored"))
     name = "audit" if use == "ignored" else f"audit_{use}"
@@ -128,7 +153,7 @@ def _check_settings(matrix: Matrix, output: Path) -> None:
     """Refuse settings that nothing knows: MONAI would merge them, and the run would go on with the default."""
     everywhere: set[str] = {"seed"}
     for name, job in {job.training: job for job in matrix.jobs()}.items():
-        training, bundle = matrix.trainings[name], output / "bundles" / job.bundle
+        training, bundle = matrix.trainings[name], output / "bundles" / _bundle_name(job.bundle)
         evaluations = {key: job.evaluation(key) for key in job.evaluations}
         known = set[str]().union(*(_known(bundle, step) for step in [*job.steps, *evaluations.values()]))
         everywhere |= known
@@ -143,7 +168,7 @@ def _check_settings(matrix: Matrix, output: Path) -> None:
 
 
 def _refuse(settings: Mapping[str, Any], known: set[str], place: str) -> None:
-    if unknown := [key for key in settings if _first_id(key) not in known]:
+    if unknown := [key for key in settings if first_id(key) not in known]:
         raise ValueError(f"{place} has no setting {unknown}: see the README of the bundle for those that it has.")
 
 
@@ -157,8 +182,9 @@ def _keys(files: Sequence[Path]) -> set[str]:
     for file in files:
         if not file.is_file():
             raise ValueError(f"bundle {file.parents[1].name} has no configuration {file.stem!r}.")
-    return {_first_id(key) for file in files for key in json.loads(file.read_text(encoding="utf-8"))}
+    return {first_id(key) for file in files for key in json.loads(file.read_text(encoding="utf-8"))}
 
 
-def _first_id(name: str) -> str:
+def first_id(name: str) -> str:
+    """The setting that an option changes, or changes a part of."""
     return re.split("[#:]", name.removeprefix("+"))[0]

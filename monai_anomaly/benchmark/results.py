@@ -65,7 +65,7 @@ def _collect_dataset(
             if len(done) == len(seeds):
                 metrics = [json.loads((run / "metrics.json").read_text(encoding="utf-8")) for run in done]
                 any_metrics = metrics[0]
-                image = _image_cells([_read_scores(run / "scores.csv") for run in done], num_draws)
+                image = _image_cells([read_scores(run / "scores.csv") for run in done], num_draws)
                 cells.setdefault(row["label"], {})[column] = image | _pixel_cells(metrics)
                 if any(entry.get("transductive") for entry in metrics):
                     transductive.setdefault(row["label"], []).append(column)
@@ -106,13 +106,35 @@ def _is_done(job: Job, evaluation: str, output: Path) -> bool:
     return job.origin(evaluation) in origins
 
 
-def _read_scores(path: Path) -> list[dict[str, str]]:
+def read_scores(path: Path) -> list[dict[str, str]]:
+    """Rows of a ``scores.csv``."""
     with open(path, newline="", encoding="utf-8") as stream:
         return list(csv.DictReader(stream))
 
 
 def _image_cells(runs: Sequence[Sequence[Mapping[str, str]]], num_draws: int) -> dict[str, Cell]:
     """Mean over seeds of each image metric, with one interval over patients."""
+    values, draws = draw_runs(runs, num_draws)
+    cells = {metric: _seed_cell(values[metric]) for metric in values}
+    for metric in IMAGE_STATISTICS:
+        cells[metric] |= percentile_interval(cells[metric]["value"], draws[metric])
+    return cells
+
+
+def draw_runs(
+    runs: Sequence[Sequence[Mapping[str, str]]], num_draws: int
+) -> tuple[dict[str, list[float]], dict[str, torch.Tensor]]:
+    """Image metrics of each run, and their means over the runs on resampled patients.
+
+    The draws depend on the patients only: those of several methods on the same images are paired.
+
+    Args:
+        runs: rows of ``scores.csv``, of each seed.
+        num_draws: bootstrap draws D.
+
+    Returns:
+        values by metric, one a run, and draws (D,) by metric, which the χ² distance has none of.
+    """
     values: dict[str, list[float]] = {metric: [] for metric in (*IMAGE_STATISTICS, CHI_SQUARE)}
     draws: dict[str, list[torch.Tensor]] = {metric: [] for metric in IMAGE_STATISTICS}
     for rows in runs:
@@ -124,10 +146,7 @@ def _image_cells(runs: Sequence[Sequence[Mapping[str, str]]], num_draws: int) ->
             values[metric].append(value[metric])
             draws[metric].append(drawn[metric])
         values[CHI_SQUARE].append(100 * chi_square_distance(scores[targets == 0], scores[targets == 1]))
-    cells = {metric: _seed_cell(values[metric]) for metric in values}
-    for metric in IMAGE_STATISTICS:
-        cells[metric] |= percentile_interval(cells[metric]["value"], torch.stack(draws[metric]).mean(0))
-    return cells
+    return values, {metric: torch.stack(drawn).mean(0) for metric, drawn in draws.items()}
 
 
 def _seed_cell(values: Sequence[float]) -> Cell:

@@ -10,7 +10,7 @@ from .image_panels import AnomalyImagePanels
 from .member_loader import MemberLoader, find_members, member_files, member_marks, member_settings, pack_members
 from .member_start import MemberStart
 from .metric_handlers import AnomalyMetrics, ImageAP, ImageAUROC, PixelAP, PixelAUROC, PixelBestDice, PixelPRO
-from .overlay_writer import OverlayWriter
+from .overlay_writer import OverlayWriter, draw_overlay
 from .progress import EpochProgress, loss_value
 from .pseudo_label_writer import PseudoLabelWriter
 from .report_writer import ReportWriter
@@ -42,6 +42,7 @@ __all__ = [
     "SmoothedLoss",
     "TrainingCheckpoint",
     "WeightAverage",
+    "draw_overlay",
     "find_members",
     "load_refiner",
     "loss_value",

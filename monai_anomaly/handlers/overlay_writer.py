@@ -69,7 +69,7 @@ class OverlayWriter(ImageRows):
         self._rows, self._samples = [], []
         for source in dict.fromkeys(filter(None, sources)):
             with atomic_path(output_path(self.output_dir, source, "overlay", ".png")) as temporary:
-                Image.fromarray(self._draw(source, span)).save(temporary, format="PNG")
+                Image.fromarray(draw_overlay(source, self.map_dir, span)).save(temporary, format="PNG")
 
     def _common_range(self) -> tuple[float, float]:
         values = gather_rows(torch.cat(self._samples) if self._samples else torch.zeros(0))
@@ -78,21 +78,39 @@ class OverlayWriter(ImageRows):
         low, high = np.quantile(values.numpy(), (0.005, 0.995)) if len(values) else (0.0, 1.0)
         return float(low), float(max(high, low + np.finfo(np.float32).eps))
 
-    def _draw(self, source: str, span: tuple[float, float]) -> np.ndarray:
-        image: Any = ScaleSourceRange(*INTENSITIES)(LoadImageChecked()(source))
-        both = torch.cat([image, self._read_map(source, image).to(image.dtype)])  # one affine, one orientation
-        if both.ndim == 4 and both.shape[-1] == 1:
-            both = both.squeeze(-1)
-        if both.ndim == 4:
-            both = Orientation("RAS", labels=None)(both)
-        planes = display_planes({Keys.IMAGE: both[:-1], Keys.MAP: both[-1:]})
-        return overlay_heatmap(planes[Keys.IMAGE], planes[Keys.MAP], None, span, INTENSITIES)
 
-    def _read_map(self, source: str, image: torch.Tensor) -> torch.Tensor:
-        """The map (1, *S) of an image (C, *S)."""
-        picture = has_suffix(source, RASTER_SUFFIXES) and image.ndim == 3
-        path = output_path(self.map_dir, source, Keys.MAP, ".png" if picture else ".nii.gz")
-        if not path.is_file():
-            raise ValueError(f"{path} does not exist: save the maps (SaveImageMapd) where map_dir says")
-        values = read_map(path)
-        return torch.from_numpy(values.T.copy() if picture else values.reshape(image.shape[1:]))[None]
+def draw_overlay(
+    source: str, map_dir: str | os.PathLike[str], value_range: tuple[float, float], opacity: float = 0.6
+) -> np.ndarray:
+    """Draw a saved map over its image.
+
+    Args:
+        source: file of the image; of a volume, the axial slice where the map is largest is drawn.
+        map_dir: folder that :class:`~monai_anomaly.transforms.SaveImageMapd` has written.
+        value_range: map values at the two ends of the color scale.
+        opacity: opacity in [0, 1] of the map at the upper end of the scale; 0 shows the image alone.
+
+    Raises:
+        ValueError: when the map is not there.
+
+    Returns:
+        (H, W, 3) uint8.
+    """
+    image: Any = ScaleSourceRange(*INTENSITIES)(LoadImageChecked()(source))
+    both = torch.cat([image, saved_map(source, map_dir, image)])  # one affine, one orientation
+    if both.ndim == 4 and both.shape[-1] == 1:
+        both = both.squeeze(-1)
+    if both.ndim == 4:
+        both = Orientation("RAS", labels=None)(both)
+    planes = display_planes({Keys.IMAGE: both[:-1], Keys.MAP: both[-1:]})
+    return overlay_heatmap(planes[Keys.IMAGE], planes[Keys.MAP], None, value_range, INTENSITIES, opacity=opacity)
+
+
+def saved_map(source: str, map_dir: str | os.PathLike[str], image: torch.Tensor) -> torch.Tensor:
+    """The saved map (1, *S) of an image (C, *S), see :func:`draw_overlay`."""
+    picture = has_suffix(source, RASTER_SUFFIXES) and image.ndim == 3
+    path = output_path(Path(map_dir), source, Keys.MAP, ".png" if picture else ".nii.gz")
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist: save the maps (SaveImageMapd) where map_dir says")
+    values = read_map(path)
+    return torch.from_numpy(values.T.copy() if picture else values.reshape(image.shape[1:]))[None]

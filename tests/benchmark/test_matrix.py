@@ -8,8 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from monai_anomaly.benchmark.matrix import Matrix
+from monai_anomaly.benchmark.plan import plan
+from monai_anomaly.bundle.build import build_bundle
+from monai_anomaly.data import convert_folder
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONTENT: dict[str, Any] = {
@@ -43,7 +47,7 @@ def test_jobs_are_data_sets_times_seeds_times_trainings(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"extra": 1}, "must have the keys"),
+        ({"extra": 1}, "the matrix has no key 'extra'; known are name, "),
         ({"datasets": {"sample": {"seeds": [0], "where-eval": {}}}}, "where-eval"),
         ({"datasets": {"sample": {}}}, "needs seeds"),
         ({"rows": [{"label": "AE", "cells": {"plain": ["missing", "rec"]}}]}, "names nothing: missing"),
@@ -166,3 +170,84 @@ def test_table_2_is_complete(tmp_path: Path, shared_data: Path) -> None:
     # the index's README: 170 healthy and 179 anomalous test slices whose levels are matched
     testing = json.loads(Path(data["lgg_flair"]["datalist"]).read_text())["testing"]
     assert [sum(item["target"] == target for item in testing) for target in (0, 1)] == [170, 179]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", r"matrix\.json is not JSON: .*line 1"),
+        ("[]", r"matrix\.json: a matrix is an object with the keys name, datasets, .* this is a list"),
+        ('{"training": [], "testing": []}', r'this is a datalist, not a matrix: name it in one, "datasets": \{"mine"'),
+        (
+            {key: CONTENT[key] for key in ("name", "rows")},
+            "lacks 'datasets', 'trainings', 'evaluations'; write such as\n",
+        ),
+        ({"rows": {}}, "the matrix: 'rows' must be a list, it is an object"),
+        ({"rows": ["AE"]}, r"row 1 must be an object, it is 'AE'; write \"rows\": "),
+        ({"rows": [*CONTENT["rows"], {"label": "x"}]}, r"row 2 lacks 'cells'; write such as\n  \"cells\": \{"),
+        ({"rows": [{"cells": {}}]}, "row 1 lacks 'label'"),
+        ({"rows": [{"label": "x", "cells": {"a": "plain"}}]}, "row 1, column 'a' is 'plain'; write \"cells\": "),
+        (
+            {"datasets": {"mine": "my_images.json"}},
+            r"datasets: 'mine' must be an object, it is 'my_images\.json'; write",
+        ),
+        ({"trainings": {"plain": ["ae"]}}, "trainings: 'plain' must be an object, it is a list"),
+    ],
+)
+def test_a_wrong_file_says_what_is_missing_and_what_to_write(content: Any, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "matrix.json"
+    if isinstance(content, dict):
+        content = json.dumps(content if "name" in content else CONTENT | content)
+    path.write_text(content)
+    with pytest.raises(ValueError, match=message):
+        Matrix.read(path)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        {"datalist": "a.json", "index": "a.csv"},
+        {"datalist": "a.json", "where": {}},
+        {"dataset_dir": "a"},
+    ],
+)
+def test_a_data_set_comes_from_one_place(source: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="'mine' needs a datalist .* or an index"):
+        Matrix.read(write_matrix(tmp_path, datasets={"mine": source | {"seeds": [0]}}))
+
+
+def test_a_datalist_of_a_folder_is_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (f"normal/{i}.png" for i in range(8)):
+        (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), 9).save(tmp_path / "images" / name)
+    (tmp_path / "images" / "abnormal").mkdir()
+    for name in "xy":
+        Image.new("L", (8, 8), 99).save(tmp_path / "images" / "abnormal" / f"{name}.png")
+    convert_folder(tmp_path / "images", tmp_path / "my_images.json")
+    matrix = write_matrix(
+        tmp_path, datasets={"mine": {"datalist": "my_images.json", "dataset_dir": "images", "seeds": [0]}}
+    )
+    expected = {"datalist": str(tmp_path / "my_images.json"), "dataset_dir": str(tmp_path / "images")}
+    assert Matrix.read(matrix).prepare(str(tmp_path), tmp_path / "out") == {"mine": expected}
+    monkeypatch.chdir(tmp_path)
+    assert Matrix.read(matrix).prepare(None, tmp_path / "out") == {"mine": expected}
+    (tmp_path / "images" / "abnormal" / "x.png").unlink()
+    with pytest.raises(ValueError, match=r"x\.png"):
+        Matrix.read(matrix).prepare(None, tmp_path / "out")
+
+
+def test_bundles_are_recipes_or_folders_with_names_of_their_own(tmp_path: Path) -> None:
+    own = build_bundle("ae", tmp_path).rename(tmp_path / "mine")
+    folder = {"plain": {"bundle": str(own)}, "slow": {"bundle": "ae"}}
+    jobs = plan(Matrix(**CONTENT | {"trainings": folder}), None, tmp_path / "out")
+    configs = {Path(job["steps"][0]["configs"][0]).parents[1].name for job in jobs}
+    assert configs == {"mine", "ae"} and (tmp_path / "out/bundles/mine/configs/evaluate.json").is_file()
+    for wrong, message in (
+        (str(tmp_path / "mine" / "configs"), "configs is not the folder of a bundle: it has no configs"),
+        ("autoencoder", "bundles cannot be made: error: name must be one of"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            plan(Matrix(**CONTENT | {"trainings": folder | {"slow": {"bundle": wrong}}}), None, tmp_path / "out")
+    twice = folder | {"slow": {"bundle": str(build_bundle("ae", tmp_path / "other").rename(tmp_path / "other/mine"))}}
+    with pytest.raises(ValueError, match="different names"):
+        plan(Matrix(**CONTENT | {"trainings": twice}), None, tmp_path / "out")
