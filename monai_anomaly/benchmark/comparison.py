@@ -17,6 +17,7 @@ from .results import draw_runs, read_scores
 
 DATASET, COLUMN = "images", "score"
 METRIC = "image_auroc"
+_ROUNDING = 1e-12  # equal values, computed of other scores, may differ by so much
 
 
 class Method(NamedTuple):
@@ -84,7 +85,7 @@ def comparison_matrix(
         for method in methods
     }
     evaluations = {method.name: {"save_maps": True} | _as_trained(method, given) for method in methods}
-    rows = [{"label": name, "cells": {COLUMN: [name, name]}} for name in names]
+    rows: list[Mapping[str, Any]] = [{"label": name, "cells": {COLUMN: [name, name]}} for name in names]
     matrix = Matrix("comparison", {DATASET: source}, trainings, evaluations, rows)
     matrix.check()
     return matrix
@@ -124,8 +125,8 @@ def compare_with_best(folders: Mapping[str, Sequence[Path]], num_draws: int = 10
         ValueError: when the methods have not scored the same images.
 
     Returns:
-        ``best``, and ``differences`` by method: ``value`` of the best less its own, ``low`` and ``high``, the ends of the
-        95 % interval, and ``share`` of the draws in which the best one is ahead; these are None without draws.
+        ``best``, and ``differences`` by method: ``value`` of the best less its own, ``low`` and ``high``, the ends of
+        the 95 % interval, and ``share`` of the draws in which the best one is ahead; these are None without draws.
     """
     runs = {name: [read_scores(folder / "scores.csv") for folder in entries] for name, entries in folders.items()}
     images = {name: [sorted(row["image"] for row in rows) for rows in scored] for name, scored in runs.items()}
@@ -139,6 +140,6 @@ def compare_with_best(folders: Mapping[str, Sequence[Path]], num_draws: int = 10
     for name in (name for name in means if name != best):
         draws = drawn[best][1][METRIC] - drawn[name][1][METRIC]
         interval = percentile_interval(means[best] - means[name], draws)
-        share = float((draws > 0).double().mean()) if len(draws) else None
+        share = float((draws > _ROUNDING).double().mean()) if len(draws) else None
         differences[name] = {**interval, "share": share}
     return {"best": best, "differences": differences}

@@ -21,7 +21,7 @@ _EXAMPLES = {
     "label": '"label": "autoencoder"',
     "cells": '"cells": {"score": ["ae", "test"]}, for each column the name of a training and of an evaluation',
 }
-_KINDS = {str: "text", dict: "an object", list: "a list"}
+_KINDS: dict[type, str] = {str: "text", dict: "an object", list: "a list"}
 
 
 def read_matrix_file(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -77,4 +77,4 @@ def _check_keys(
 
 
 def _kind(value: Any) -> str:
-    return {dict: "an object", list: "a list"}.get(type(value), f"{value!r:.40}")
+    return repr(value)[:40] if isinstance(value, str) else _KINDS.get(type(value), repr(value)[:40])

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from .. import __version__
 from ..bundle import cli as bundle
-from . import benchmark, data, gallery, runs
+from . import benchmark, compare, data, gallery, runs
 
 Main = Callable[[Sequence[str], str], int]
 COMMANDS: dict[str, tuple[Main, str]] = {
@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[Main, str]] = {
     "train": (runs.train, "train a method"),
     "evaluate": (runs.evaluate, "score the test set: figures with intervals, and a report"),
     "infer": (runs.infer, "scores and heat maps of new images"),
+    "compare": (compare.main, "train and evaluate several methods on one datalist: one table, one page"),
     "gallery": (gallery.main, "see synthetic anomalies on your own images"),
     "benchmark": (benchmark.main, "run a matrix of methods, data sets and seeds"),
 }

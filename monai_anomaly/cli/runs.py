@@ -16,7 +16,7 @@ from ..bundle.recipe_names import recipe_names
 
 _EPILOG = """Every setting of the bundle is an option: --max-epochs 50, --spatial-size "[128,128]"; its docs/README.md
 lists them. The command of MONAI that does the same is printed before it runs."""
-_HYPHENED = ("output-dir", "dataset-dir", "dry-run")
+_HYPHENED = ("output-dir", "dataset-dir", "dry-run")  # options of ours; others are settings of a bundle
 _BUNDLES = "bundle"  # in the output folder: what was made from recipes
 
 
@@ -67,7 +67,7 @@ def _parser(prog: str, description: str) -> argparse.ArgumentParser:
 def _run(arguments: Sequence[str], parser: argparse.ArgumentParser, kind: str) -> int:
     if arguments and arguments[0].startswith("-") and arguments[0] not in ("-h", "--help"):
         parser.error("BUNDLE comes first")
-    options, settings = parser.parse_known_args([_as_written(argument) for argument in arguments])
+    options, settings = parser.parse_known_args([as_written(argument) for argument in arguments])
     from ..utils.failures import run_command
 
     command: list[str] = []
@@ -78,7 +78,7 @@ def _run(arguments: Sequence[str], parser: argparse.ArgumentParser, kind: str) -
     return status if status or options.dry_run else run_module("monai.bundle", command)
 
 
-def _as_written(argument: str) -> str:
+def as_written(argument: str) -> str:
     """An option with hyphens where it is one of the parser's, with underscores where it is a setting of the bundle."""
     if not argument.startswith("--"):
         return argument
@@ -103,7 +103,7 @@ def _command(options: argparse.Namespace, kind: str, settings: Sequence[str]) ->
 
 def _bundle_folder(bundle: str, output_dir: str) -> Path:
     """The folder that is meant, or that of the recipe's bundle in the output folder, made where it is missing."""
-    if (Path(bundle) / "configs").is_dir():
+    if is_bundle_folder(bundle):
         return Path(bundle)
     if bundle not in recipe_names():
         raise ValueError(f"{bundle} is neither the folder of a bundle nor one of {', '.join(recipe_names())}")
@@ -117,20 +117,30 @@ def _bundle_folder(bundle: str, output_dir: str) -> Path:
     return folder
 
 
+def is_bundle_folder(bundle: str) -> bool:
+    """Whether a bundle is given by its folder."""
+    return (Path(bundle) / "configs").is_dir()
+
+
 def _configurations(bundle: Path, kind: str, more: Sequence[str], settings: Sequence[str]) -> list[str]:
     """Names of the configuration files of a run, in their order."""
     known = sorted(path.stem for path in (bundle / "configs").glob("*.json"))
     if unknown := [name for name in more if name not in known]:
         raise ValueError(f"{bundle} has no configuration {', '.join(unknown)}; there are {', '.join(known)}")
-    one_fold = any(setting.partition("=")[0] == "--fold" for setting in settings)
     if kind == "infer":
         return ["inference", *more]
     if kind == "evaluate":
         return ["train", *more, "evaluate"]
-    if "pipeline" in known and not one_fold:
+    one_fold = any(setting.partition("=")[0] == "--fold" for setting in settings)
+    return ["train", *more] if one_fold else training_configurations(bundle, more)
+
+
+def training_configurations(bundle: Path, more: Sequence[str] = ()) -> list[str]:
+    """Names of the configuration files that train all of a bundle: its pipeline, or all folds, where it has such."""
+    known = {path.stem for path in (bundle / "configs").glob("*.json")}
+    if "pipeline" in known:
         return ["train", *more, "evaluate", "all_folds", "pipeline"]
-    whole = ["all_folds"] if "all_folds" in known and "all_folds" not in more and not one_fold else []
-    return ["train", *more, *whole]
+    return ["train", *more, *(["all_folds"] if "all_folds" in known and "all_folds" not in more else [])]
 
 
 def shown(arguments: Sequence[str]) -> str:

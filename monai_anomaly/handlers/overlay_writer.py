@@ -80,7 +80,7 @@ class OverlayWriter(ImageRows):
 
 
 def draw_overlay(
-    source: str, map_dir: str | os.PathLike[str], value_range: tuple[float, float], opacity: float = 0.6
+    source: str, map_dir: str | os.PathLike[str], value_range: tuple[float, float], opacity: float = 0.85
 ) -> np.ndarray:
     """Draw a saved map over its image.
 
