@@ -111,7 +111,7 @@ def _note(against: Mapping[str, Any], matrix: Matrix) -> str:
     return (
         f"{against['best']} has the largest {name}. In brackets: 95 % bootstrap intervals over patients. Last column: "
         f"how much larger its {name} is, with the interval of the difference over the same patients; where that has "
-        "zero in it, this test set does not tell the two apart. The best was chosen on these very images, so its lead is "
+        "zero in it, this test set does not tell the two apart. The best was chosen on these very images: its lead is "
         f"flattered.{several}"
     )
 

@@ -175,7 +175,7 @@ def test_table_2_is_complete(tmp_path: Path, shared_data: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", r"matrix\.json is not JSON: .*line 1"),
+        ("{", r"matrix\.json is no valid JSON .*line 1"),
         ("[]", r"matrix\.json: a matrix is an object with the keys name, datasets, .* this is a list"),
         ('{"training": [], "testing": []}', r'this is a datalist, not a matrix: name it in one, "datasets": \{"mine"'),
         (
