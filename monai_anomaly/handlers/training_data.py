@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ignite.engine import Engine
 
+from ..transforms.formats import companion_files
 from ..utils import Keys, file_mark, sampled_mark
 
 _FILES = (Keys.IMAGE, Keys.LABEL, Keys.FOREGROUND)
@@ -23,7 +24,8 @@ class DataMark:
 
     Contents are told by size and three samples of 4 KiB of each file (:func:`~monai_anomaly.utils.sampled_mark`), which
     costs three short reads a file; a change elsewhere in a file of the same size is then not noticed, but for its time.
-    ``whole`` reads every byte. Masks and foregrounds count like images.
+    ``whole`` reads every byte. Masks and foregrounds count like images, and so do files
+    of pixels that a header names and the files of a series.
 
     Args:
         engine: a trainer or evaluator; its data set's ``data`` are the items.
@@ -60,7 +62,8 @@ class DataMark:
         return short_hash(str(times)) if times else None
 
     def _files(self) -> list[str | os.PathLike[str]]:
-        return [item[key] for item in self._items for key in _FILES if isinstance(item.get(key), (str, os.PathLike))]
+        listed = [item[key] for item in self._items for key in _FILES if isinstance(item.get(key), (str, os.PathLike))]
+        return [part for file in listed for part in (file, *companion_files(os.fspath(file)))]
 
 
 def short_hash(text: str) -> str:

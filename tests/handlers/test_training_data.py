@@ -150,3 +150,14 @@ def test_files_written_again_are_a_warning_and_all_bytes_none(
     with pytest.raises(ValueError, match="files of the training images have changed since"):
         train(folder, tmp_path / "False", whole_files=True)  # what it began with was not read whole
     release_folder(tmp_path / "False")
+
+
+def test_pixels_that_a_header_names_count_as_well(tmp_path: Path) -> None:
+    data = Files(tmp_path, (0,))
+    data.data = [{"image": str(tmp_path / "a.mhd"), "target": 0}]
+    header = "ObjectType = Image\nNDims = 2\nDimSize = 8 8\nElementType = MET_UCHAR\nElementDataFile = a.raw\n"
+    (tmp_path / "a.mhd").write_text(header)
+    (tmp_path / "a.raw").write_bytes(bytes(64))
+    before = mark(data).contents()
+    (tmp_path / "a.raw").write_bytes(bytes(63) + b"1")
+    assert mark(data).contents() != before

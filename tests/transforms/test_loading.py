@@ -12,6 +12,7 @@ from pathlib import Path
 import itk
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 import torch
 from monai.data import MetaTensor, list_data_collate
@@ -218,7 +219,6 @@ def test_dicom_monochrome1_is_shown_inverted(shared_data: Path) -> None:
 
 @pytest.mark.parametrize(("name", "bits"), [("RG1_J2KI.dcm", 15), ("RG3_J2KI.dcm", 10)])
 def test_jpeg2000_dicom_against_another_decoder(shared_data: Path, name: str, bits: int) -> None:
-    pydicom = pytest.importorskip("pydicom")
     path = shared_data / "cxr" / "dicom" / name
     image = LoadImageChecked(spatial_dims=2)(path)
     try:

@@ -3,20 +3,23 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from itertools import combinations
-from typing import TypeVar
 
-from ...utils import Keys, patient_key
 from ..datalist import SECTIONS, TESTING, TRAINING, UNLABELED, VALIDATION
-from .image_digest import MaskKind
-from .items import AuditItem, Finding, finding, listing
+from .items import AuditItem, Finding, finding, group_by, listing
+from .mask_checks import empty_masks, images_as_masks, marked_healthy, odd_masks
+from .patient_checks import (
+    TEST_AND_UNLABELED,
+    by_patient,
+    shared_patients,
+    spelled_differently,
+    unnamed_patients,
+)
 from .unlabeled import IGNORED, LEARNED, TRANSDUCTIVE
 
 SMALL_CLASS = 50
-_TEST_AND_UNLABELED = {UNLABELED, TESTING}
-K = TypeVar("K", bound=Hashable)
 
 
 def count_items(items: Sequence[AuditItem]) -> dict[str, dict[str, int]]:
@@ -31,7 +34,7 @@ def count_items(items: Sequence[AuditItem]) -> dict[str, dict[str, int]]:
                 "healthy": targets[0],
                 "anomalous": targets[1],
                 "unknown": len(inside) - targets[0] - targets[1],
-                "patients": len(_by_patient(inside)),
+                "patients": len(by_patient(inside)),
             }
     return counts
 
@@ -47,9 +50,9 @@ def find_errors(items: Sequence[AuditItem], in_channels: int | None = None, unla
     return [
         *_file_problems(items),
         *_anomalous_in_training(items),
-        *_marked_healthy(items),
-        *_images_as_masks(items),
-        *_shared_patients(items, unlabeled),
+        *marked_healthy(items),
+        *images_as_masks(items),
+        *shared_patients(items, unlabeled),
         *_copies(items, True, unlabeled),
         *_contradicting_targets(items),
         *_channels(items, in_channels),
@@ -68,23 +71,16 @@ def find_warnings(items: Sequence[AuditItem], unlabeled: str = IGNORED) -> list[
     return [
         *_mixed(items, "mixed_sizes", "size", lambda shape: shape[1:], resize),
         *_mixed_scaling(items),
-        *_unnamed_patients(items),
-        *_spelled_differently(items),
+        *unnamed_patients(items),
+        *spelled_differently(items),
         *_constant(items),
-        *_empty_masks(items),
-        *_odd_masks(items),
+        *empty_masks(items),
+        *odd_masks(items),
         *_repeated_pixels(items),
         *_copies(items, False, unlabeled),
         *_no_anomalous_validation(items),
         *_small_test_set(items),
     ]
-
-
-def _group(items: Iterable[AuditItem], key: Callable[[AuditItem], K]) -> dict[K, list[AuditItem]]:
-    groups: dict[K, list[AuditItem]] = defaultdict(list)
-    for item in items:
-        groups[key(item)].append(item)
-    return groups
 
 
 def _file_problems(items: Sequence[AuditItem]) -> list[Finding]:
@@ -110,59 +106,10 @@ def _anomalous_in_training(items: Sequence[AuditItem]) -> list[Finding]:
     ]
 
 
-def _marked_healthy(items: Sequence[AuditItem]) -> list[Finding]:
-    found = []
-    for item in items:
-        marked = item.digest.marked.get(Keys.LABEL, 0)
-        if item.target == 0 and marked:
-            text = (
-                f"image {item.file} has target 0 (healthy), but its mask {item.item[Keys.LABEL]} marks {marked} pixels"
-            )
-            found.append(finding("marked_healthy", text, "correct the target or the mask in the datalist", item.file))
-    return found
-
-
-def _shared_patients(items: Sequence[AuditItem], unlabeled: str) -> list[Finding]:
-    found = []
-    for group in _by_patient(items):
-        firsts = {item.section: item.file for item in reversed(group)}
-        if len(firsts) > 1 and not (unlabeled == TRANSDUCTIVE and set(firsts) == _TEST_AND_UNLABELED):
-            where = ", ".join(f"{section!r} ({firsts[section]})" for section in sorted(firsts, key=SECTIONS.index))
-            text = f"patient {_spellings(group)} is in {where}"
-            remedy = "keep all images of a patient in one section"
-            found.append(finding("patient_in_two_splits", text, remedy, next(iter(firsts.values()))))
-    return found
-
-
-def _spelled_differently(items: Sequence[AuditItem]) -> list[Finding]:
-    groups = [group for group in _by_patient(items) if len({item.item[Keys.PATIENT] for item in group}) > 1]
-    if not groups:
-        return []
-    text = f"{len(groups)} patient(s) are spelled in several ways and taken as one: {listing(map(_spellings, groups))}"
-    return [finding("patient_spellings", text, "spell each patient in one way", groups[0][0].file)]
-
-
-def _by_patient(items: Sequence[AuditItem]) -> list[list[AuditItem]]:
-    """Return the images of each patient; one that has no name is known by its file, which has one spelling only."""
-
-    def key(item: AuditItem) -> tuple[bool, str]:
-        name = str(item.item[Keys.PATIENT])
-        return item.patient_named, patient_key(name) if item.patient_named else name
-
-    return list(_group(items, key).values())
-
-
-def _spellings(group: Sequence[AuditItem]) -> str:
-    """Name a patient, in all spellings; those that look alike are told apart by their code points."""
-    names = sorted({str(item.item[Keys.PATIENT]) for item in group})
-    shown = [repr(name) if len(names) == 1 else ascii(name) for name in names]
-    return shown[0] if len(shown) == 1 else f"{shown[0]} (also spelled {', '.join(shown[1:])})"
-
-
 def _copies(items: Sequence[AuditItem], serious: bool, unlabeled: str) -> list[Finding]:
     """Exact copies between testing and what a method learns from are errors; between other sections, warnings."""
-    errors = [{TRAINING, TESTING}, *([_TEST_AND_UNLABELED] if unlabeled == LEARNED else [])]
-    wanted = [_TEST_AND_UNLABELED] if unlabeled == TRANSDUCTIVE else []
+    errors = [{TRAINING, TESTING}, *([TEST_AND_UNLABELED] if unlabeled == LEARNED else [])]
+    wanted = [TEST_AND_UNLABELED] if unlabeled == TRANSDUCTIVE else []
     found = []
     for group in _same_pixels(items):
         firsts = {item.section: item for item in reversed(group)}
@@ -187,7 +134,7 @@ def _contradicting_targets(items: Sequence[AuditItem]) -> list[Finding]:
 
 def _same_pixels(items: Sequence[AuditItem]) -> list[list[AuditItem]]:
     usable = [item for item in items if item.image is not None and not item.image.constant]
-    groups = _group(usable, lambda item: item.image.pixel_hash if item.image else "")
+    groups = group_by(usable, lambda item: item.image.pixel_hash if item.image else "")
     return [group for group in groups.values() if len(group) > 1]
 
 
@@ -210,7 +157,7 @@ def _channels(items: Sequence[AuditItem], in_channels: int | None) -> list[Findi
 def _mixed(
     items: Sequence[AuditItem], code: str, what: str, part: Callable[[tuple[int, ...]], tuple[int, ...]], remedy: str
 ) -> list[Finding]:
-    groups = _group((item for item in items if item.image), lambda item: part(item.image.shape) if item.image else ())
+    groups = group_by((item for item in items if item.image), lambda item: part(item.image.shape) if item.image else ())
     if len(groups) < 2:
         return []
     ranked = sorted(groups.items(), key=lambda pair: -len(pair[1]))
@@ -220,7 +167,7 @@ def _mixed(
 
 def _mixed_scaling(items: Sequence[AuditItem]) -> list[Finding]:
     """Bit depth can tell the classes apart: 8-bit files are scaled from 0..255, all others from their own extremes."""
-    groups = _group((item for item in items if item.image), lambda item: bool(item.image and item.image.eight_bit))
+    groups = group_by((item for item in items if item.image), lambda item: bool(item.image and item.image.eight_bit))
     if len(groups) < 2:
         return []
     eight, others = groups[True], groups[False]
@@ -232,17 +179,6 @@ def _mixed_scaling(items: Sequence[AuditItem]) -> list[Finding]:
     return [finding("mixed_bit_depth", text, remedy, min(eight, others, key=len)[0].file)]
 
 
-def _unnamed_patients(items: Sequence[AuditItem]) -> list[Finding]:
-    files = [item.file for item in items if not item.patient_named]
-    if not files:
-        return []
-    text = (
-        f"{len(files)} of {len(items)} images name no patient, so each counts as a patient of its own: one patient "
-        "in two sections goes unseen, and intervals are too narrow where patients have several images"
-    )
-    return [finding("unnamed_patients", text, "give the items of the datalist a 'patient'", files[0])]
-
-
 def _constant(items: Sequence[AuditItem]) -> list[Finding]:
     files = [item.file for item in items if item.image is not None and item.image.constant]
     if not files:
@@ -251,52 +187,9 @@ def _constant(items: Sequence[AuditItem]) -> list[Finding]:
     return [finding("constant_image", text, "export them again or remove them from the datalist", files[0])]
 
 
-def _empty_masks(items: Sequence[AuditItem]) -> list[Finding]:
-    files = [
-        str(item.item[Keys.LABEL]) for item in items if item.target == 1 and item.digest.marked.get(Keys.LABEL) == 0
-    ]
-    if not files:
-        return []
-    text = f"{len(files)} mask(s) of anomalous images mark nothing, so every pixel counts as healthy: {listing(files)}"
-    return [finding("empty_mask", text, "remove the 'label' where nothing was annotated", files[0])]
-
-
-def _images_as_masks(items: Sequence[AuditItem]) -> list[Finding]:
-    return [
-        finding(
-            "image_as_mask",
-            f"the {key} of image {item.file} is the image itself ({item.item[key]})",
-            "give the file of its mask, or leave it out",
-            item.file,
-        )
-        for item in items
-        for key in (Keys.LABEL, Keys.FOREGROUND)
-        if MaskKind.IMAGE in item.digest.mask_kinds.get(key, ())
-    ]
-
-
-def _odd_masks(items: Sequence[AuditItem]) -> list[Finding]:
-    """Warn of masks that are read without an error and may mean something else than what is made of them."""
-    kinds = (
-        (MaskKind.FULL, "full_mask", "mark every pixel", "check that they are masks, and not inverted"),
-        (
-            MaskKind.SOFT,
-            "soft_mask",
-            "hold more than two values, of which all above 0 count as marked",
-            "threshold soft masks where you want their border",
-        ),
-    )
-    found = []
-    for kind, code, what, remedy in kinds:
-        files = [str(i.item[key]) for i in items for key, of in i.digest.mask_kinds.items() if kind in of]
-        if files:
-            found.append(finding(code, f"{len(files)} mask(s) {what}: {listing(files)}", remedy, files[0]))
-    return found
-
-
 def _repeated_pixels(items: Sequence[AuditItem]) -> list[Finding]:
     """Warn of copies within a section under two names, which count twice there."""
-    sections = [_group(group, lambda item: item.section) for group in _same_pixels(items)]
+    sections = [group_by(group, lambda item: item.section) for group in _same_pixels(items)]
     pairs = [(same[0].file, same[1].file) for by in sections for same in by.values() if len(same) > 1]
     if not pairs:
         return []

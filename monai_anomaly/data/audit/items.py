@@ -6,10 +6,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ...transforms.formats import companion_files
 from ...utils import Keys, is_path
@@ -26,6 +27,7 @@ from ..section_checks import SECTIONS, remedy, repeated_images, repeated_text, u
 from .image_digest import ImageDigest, ItemDigest
 
 Finding = dict[str, str]
+K = TypeVar("K", bound=Hashable)
 
 
 @dataclass
@@ -60,6 +62,14 @@ def finding(code: str, message: str, remedy: str, file: str | None = None) -> Fi
     """Return one error or warning of the audit."""
     found = {"code": code, "message": message, "remedy": remedy}
     return found if file is None else {**found, "file": file}
+
+
+def group_by(items: Iterable[AuditItem], key: Callable[[AuditItem], K]) -> dict[K, list[AuditItem]]:
+    """Return the items that have a key in common, in their order."""
+    groups: dict[K, list[AuditItem]] = defaultdict(list)
+    for item in items:
+        groups[key(item)].append(item)
+    return groups
 
 
 def listing(names: Iterable[str], most: int = 5) -> str:

@@ -46,8 +46,8 @@ def _check_place(path: str, affine: np.ndarray) -> None:
     edges = np.linalg.norm(axes, axis=0).prod()
     if not np.isfinite(affine).all() or not edges > 0 or abs(np.linalg.det(axes)) < _FLAT * edges:
         raise UnusableImageError(
-            f"image {path} has no place in space: its sform, qform or voxel sizes are zero, singular or not finite: "
-            f"{np.array2string(affine, separator=' ').replace(chr(10), '')}; write a right one into its header"
+            f"image {path} has no place in space, since its sform, qform or voxel sizes are zero, singular or infinite "
+            f"({np.array2string(affine, separator=' ').replace(chr(10), '')}): write a right one into its header"
         )
 
 

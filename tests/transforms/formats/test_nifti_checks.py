@@ -70,7 +70,7 @@ def test_a_place_that_is_none(tmp_path: Path, place: str, suffix: str) -> None:
     opener = gzip.open if suffix == "nii.gz" else open
     with opener(path, "wb") as stream:
         stream.write(image.header.binaryblock + bytes(4) + VOXELS.tobytes(order="F"))
-    _refused(path, "has no place in space: .*write a right one")
+    _refused(path, "has no place in space, .*: write a right one")
 
 
 def test_voxel_sizes_of_zero(tmp_path: Path) -> None:
