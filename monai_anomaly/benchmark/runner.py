@@ -14,7 +14,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
-from monai.bundle import ConfigParser
+from monai.bundle import ConfigParser, ConfigWorkflow
 from tqdm import tqdm
 
 from ..engines.step_runs import run_steps, used_mark
@@ -124,7 +124,15 @@ def run_job(job: Mapping[str, Any]) -> None:
             for checkpoint in folder.rglob(CHECKPOINT):  # a training refuses to go on from other weights or labels
                 checkpoint.unlink()
         write_json(record, marks)
-    run_steps(job)
+    run_steps(job, run_step)
+
+
+def run_step(step: Mapping[str, Any]) -> None:
+    """Run a step of a job: a matrix is its user's own, and may say what a command line may."""
+    workflow = ConfigWorkflow(config_file=step["configs"], workflow_type="train", **step["overrides"])
+    workflow.initialize()
+    workflow.run()
+    workflow.finalize()
 
 
 def _audit_once(jobs: list[dict[str, Any]]) -> None:

@@ -1,6 +1,6 @@
 # Copyright (c) monai_anomaly contributors
 # SPDX-License-Identifier: Apache-2.0
-"""What every bundle does first: refuse mistyped options, and make sure that an error ends with its reason."""
+"""What every bundle does first: refuse mistyped options and paths elsewhere, and let an error end with its reason."""
 
 from __future__ import annotations
 
@@ -18,20 +18,23 @@ from typing import Any
 from monai.bundle import run
 
 from ..utils.failures import end_with_reason
+from .output_paths import check_output_paths
 
 
 def check_options(arguments: Sequence[str] | None = None) -> None:
     """Refuse options of ``monai.bundle run`` that would be ignored, and end errors with their reason.
 
     MONAI merges any ``--name value`` into the configuration, so a mistyped option would have no effect and the run
-    would go on for hours with the default. So would ``--name None``, which MONAI leaves out.
+    would go on for hours with the default. So would ``--name None``, which MONAI leaves out. Where a run calls this,
+    its configuration must not let anything be written outside the run's folders (:func:`check_output_paths`).
 
     Args:
         arguments: command line; None: the one of this process. Anything but ``monai.bundle run`` is left alone.
 
     Raises:
-        ValueError: when an option is unknown or None.
+        ValueError: when an option is unknown or None, or a path is elsewhere.
     """
+    check_output_paths()
     given = list(sys.argv[1:] if arguments is None else arguments)
     if arguments is None:
         sys.excepthook = end_with_reason

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from ..utils import Keys
+from ..utils import Keys, check_output
 from .datalist import SECTIONS, TESTING, TRAINING, UNLABELED, VALIDATION, Item, PathLike, write_datalist
 
 # oblique, anisotropic and left-handed, so that whoever loses the geometry is noticed
@@ -96,7 +96,7 @@ def _make_item(folder: Path, section: str, index: int, shape: tuple[int, ...], d
 
 
 def _save(path: Path, image: np.ndarray, scale: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    check_output(path).parent.mkdir(parents=True, exist_ok=True)
     values = np.rint(image * scale)
     if image.ndim == 2:
         Image.fromarray(values.astype(np.uint8).T).save(path)  # a picture's rows are y

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from .batch import prepare_image_batch, prepare_pair_batch, prepare_restoration_batch, score_batch
+from .bundle_steps import BundleSteps
 from .devices import device_of_rank, end_processes, is_first_process
 from .diffusion_batch import LossBatch, NoisedPair
 from .discrepancy_batch import DiscrepancyPair
@@ -12,7 +13,6 @@ from .fold_runs import FoldRuns, end_with_parent
 from .masked_batch import MaskedBatch
 from .parameter_groups import decay_groups
 from .restored_batch import RestoredPair
-from .step_runs import BundleSteps, run_steps
 
 __all__ = [
     "BundleSteps",
@@ -31,6 +31,5 @@ __all__ = [
     "prepare_image_batch",
     "prepare_pair_batch",
     "prepare_restoration_batch",
-    "run_steps",
     "score_batch",
 ]

@@ -22,7 +22,8 @@ import torch
 from monai.bundle import ConfigWorkflow
 from tqdm import tqdm
 
-from ..utils import write_text
+from ..utils import atomic_path, check_output, workflows_in_use
+from ..utils.output_folder import given_folders
 
 LOG, CONFIGURATION = "log.txt", "all_folds.json"
 _CHECKPOINT = Path("models", "checkpoint.pt")  # of monai_anomaly.handlers.TrainingCheckpoint
@@ -73,7 +74,7 @@ class FoldRuns:
             )
         if jobs is not None and (type(jobs) is not int or jobs < 1):
             raise ValueError(f"jobs must be null (the engine decides) or a positive number, got {jobs!r}")
-        self.output_dir = Path(output_dir)
+        self.output_dir = check_output(output_dir)
         self.folds = chosen
         self.jobs = jobs
         self.device = torch.device(device)
@@ -92,7 +93,8 @@ class FoldRuns:
                 "--fold NUMBER without all_folds.json to train one fold on several GPUs"
             )
         workflow = _workflow_in_use()
-        write_text(self.output_dir / CONFIGURATION, _configuration(workflow))
+        with atomic_path(self.output_dir / CONFIGURATION, configuration=True) as path:
+            path.write_text(_configuration(workflow), encoding="utf-8")
         command = self._command(workflow)
         commands = {fold: [*command, "--fold", str(fold)] for fold in self.folds}
         codes = self.run_commands(commands)
@@ -170,11 +172,13 @@ class FoldRuns:
         """The command line of one fold, but for its number."""
         command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(self.output_dir / CONFIGURATION)]
         command += ["--run_id", self.run_id, "--init_id", workflow.init_id, "--final_id", workflow.final_id]
+        # without these MONAI would look for both beside all_folds.json, where a run may have left anything
         logging = Path(workflow.config_root_path) / "logging.conf"
-        files = {"--meta_file": workflow.meta_file, "--logging_file": logging if logging.is_file() else None}
-        for option, file in files.items():
-            if isinstance(file, str | Path):
-                command += [option, str(file)]
+        command += ["--logging_file", str(logging) if logging.is_file() else "False"]
+        if isinstance(workflow.meta_file, str | Path):
+            command += ["--meta_file", str(workflow.meta_file)]
+        for name, folder in given_folders(workflow).items():
+            command += [f"--{name}", str(_as_text(folder))]
         return command
 
     def _last(self, fold: int) -> str:
@@ -247,12 +251,9 @@ def _workflow_in_use() -> ConfigWorkflow:
     An expression of a configuration cannot see the configuration, only what is referred to, made already. But what
     another process must be given is the whole, as text, with what the command line or the caller has overridden.
     """
-    frame = sys._getframe(1)
-    while frame is not None:
-        workflow = frame.f_locals.get("self")
+    for workflow in workflows_in_use():
         if isinstance(workflow, ConfigWorkflow):
             return workflow
-        frame = frame.f_back  # type: ignore[assignment]
     raise ValueError("FoldRuns.run must be called by a bundle's configuration: python -m monai.bundle run")
 
 
@@ -269,6 +270,8 @@ def _configuration(workflow: ConfigWorkflow) -> str:
 
 def _as_text(value: Any) -> Any:
     """What a configuration file holds for an object that a caller in Python has given."""
+    if isinstance(value, str):
+        return value
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if isinstance(value, torch.device):

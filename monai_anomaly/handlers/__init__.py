@@ -16,6 +16,7 @@ from .pseudo_label_writer import PseudoLabelWriter
 from .report_writer import ReportWriter
 from .result_writers import MetricsWriter, ScoresWriter
 from .smoothed_loss import SmoothedLoss
+from .tensorboard_curves import TensorBoardCurves
 from .training_checkpoint import TrainingCheckpoint
 from .weight_average import WeightAverage
 
@@ -40,6 +41,7 @@ __all__ = [
     "ReportWriter",
     "ScoresWriter",
     "SmoothedLoss",
+    "TensorBoardCurves",
     "TrainingCheckpoint",
     "WeightAverage",
     "draw_overlay",

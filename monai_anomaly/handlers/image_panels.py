@@ -12,7 +12,7 @@ import numpy as np
 from ignite.engine import Engine, Events
 from monai.handlers import TensorBoardHandler
 
-from ..utils import Keys
+from ..utils import Keys, check_output
 from ..visualize import overlay_heatmap, to_gray
 from ..visualize.planes import INTENSITIES, display_planes
 
@@ -28,13 +28,13 @@ class AnomalyImagePanels(TensorBoardHandler):
         tag: name of the panel.
 
     Raises:
-        ValueError: when ``num_images`` is not positive.
+        ValueError: when ``num_images`` is not positive, or ``log_dir`` outside the folders of the run.
     """
 
     def __init__(self, log_dir: str | os.PathLike[str], num_images: int = 4, tag: str = "anomaly maps") -> None:
         if num_images < 1:
             raise ValueError(f"num_images must be positive, got {num_images}.")
-        super().__init__(log_dir=str(log_dir))
+        super().__init__(log_dir=str(check_output(log_dir)))
         self.num_images = num_images
         self.tag = tag
         self._shown: list[dict[str, np.ndarray]] = []

@@ -14,7 +14,7 @@ from ignite.engine import Engine, Events
 from monai.data import MetaTensor
 
 from ..metrics.gather import gather_strings
-from ..utils import Keys
+from ..utils import Keys, check_output
 
 Row = dict[str, Any]
 
@@ -30,7 +30,7 @@ class ImageRows:
     """
 
     def __init__(self, output_dir: str | os.PathLike[str], base_dir: str | os.PathLike[str] | None = None) -> None:
-        self.output_dir = Path(output_dir)
+        self.output_dir = check_output(output_dir)
         self.base_dir = None if base_dir is None else Path(os.path.abspath(base_dir))
         self._rows: list[Row] = []
 

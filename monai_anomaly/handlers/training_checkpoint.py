@@ -8,7 +8,6 @@ import math
 import os
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
@@ -18,7 +17,16 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ..networks.blocks.ensemble import NetworkEnsemble
-from ..utils import atomic_path, callable_name, derive_seed, lock_folder, release_folder, unwrap, write_json
+from ..utils import (
+    atomic_path,
+    callable_name,
+    check_output,
+    derive_seed,
+    lock_folder,
+    release_folder,
+    unwrap,
+    write_json,
+)
 from .checkpoint_file import CheckpointFile
 from .training_data import DataMark, short_hash
 
@@ -90,7 +98,7 @@ class TrainingCheckpoint:
             raise ValueError(
                 f"interval must be at least 1, min_seconds and seed at least 0, got {interval}, {min_seconds}, {seed}."
             )
-        self.save_dir = Path(save_dir)
+        self.save_dir = check_output(save_dir)
         self.network = network
         self.optimizer = optimizer
         self.settings = dict(settings or {})

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..functional.reduction import mean_score
 from ..networks.maps.diffusion_map import DiffusionMap
-from ..utils import Keys, atomic_path, plain_tensor, unwrap
+from ..utils import Keys, atomic_path, check_output, plain_tensor, unwrap
 
 RESULTS = 2
 """Edition of what is kept: raised when the same settings give another map, so that older results are made again."""
@@ -37,7 +37,7 @@ class RestorationInferer(Inferer):
     ) -> None:
         super().__init__()
         self.reduction = reduction
-        self.cache_dir = None if cache_dir is None else Path(cache_dir)
+        self.cache_dir = None if cache_dir is None else check_output(cache_dir)
 
     def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Score images.

@@ -21,7 +21,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from ..utils import Keys, atomic_path
+from ..utils import Keys, atomic_path, check_output
 from .loading import NIFTI_CODES
 from .readers import IMAGE_SUFFIXES, NIFTI_SUFFIXES, RASTER_SUFFIXES, has_suffix
 
@@ -62,7 +62,7 @@ class SaveImageMapd(MapTransform):
         super().__init__(keys, allow_missing_keys)
         if value_range is not None and not _is_range(value_range):
             raise ValueError(f"value_range must be two finite numbers, low < high, got {tuple(value_range)}.")
-        self.output_dir = Path(output_dir)
+        self.output_dir = check_output(output_dir)
         self.image_key = image_key
         self.value_range = None if value_range is None else (float(value_range[0]), float(value_range[1]))
 

@@ -14,7 +14,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from PIL import Image
 
-from ..utils import Keys, atomic_path
+from ..utils import Keys, atomic_path, check_output
 from .loading import EIGHT_BIT
 from .readers import RASTER_SUFFIXES, has_suffix
 from .saving import in_source_geometry, output_path, source_file, write_nifti
@@ -56,7 +56,7 @@ class SaveRestorationd(MapTransform):
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.output_dir = Path(output_dir)
+        self.output_dir = check_output(output_dir)
         self.image_key = image_key
         self.scaler = ScaleSourceRange(minv, maxv, source_range)
 

@@ -8,6 +8,7 @@ from .failures import end_with_reason, message_of_ours, run_command
 from .file_mark import file_mark, sampled_mark
 from .keys import Keys
 from .modules import accept_weights_of_wrapper, callable_name, plain_tensor, unwrap
+from .output_folder import check_output, workflows_in_use
 from .patients import one_spelling, patient_key
 from .run_lock import lock_folder, release_folder
 from .seeding import derive_seed
@@ -20,6 +21,7 @@ __all__ = [
     "atomic_path",
     "callable_name",
     "check_user_file",
+    "check_output",
     "derive_seed",
     "end_with_reason",
     "file_mark",
@@ -37,6 +39,7 @@ __all__ = [
     "message_of_ours",
     "run_command",
     "unwrap",
+    "workflows_in_use",
     "write_json",
     "write_text",
 ]

@@ -14,13 +14,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from .output_folder import check_output
+
 #: What ``torch.save`` says when a write fails: the name of its own source file, or that of its stream.
 _SIGNS_OF_PYTORCH = ("inline_container.cc", "iostream error")
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @contextmanager
-def atomic_path(path: str | os.PathLike[str], shared: bool = False, durable: bool = False) -> Iterator[Path]:
+def atomic_path(
+    path: str | os.PathLike[str], shared: bool = False, durable: bool = False, configuration: bool = False
+) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` that replaces it only when the block succeeds.
 
     A reader therefore sees the old file or the whole new one, never half of it, whenever the writer is killed.
@@ -32,11 +36,13 @@ def atomic_path(path: str | os.PathLike[str], shared: bool = False, durable: boo
             own, and the last to finish wins.
         durable: whether the file must be on the disk before it replaces the old one, so that a power cut cannot leave
             an empty one; for files that hours of work hang on.
+        configuration: whether the run of a bundle may write it though it has the name of a configuration.
 
     Raises:
+        ValueError: when the run of a bundle would write outside its folders (:func:`check_output`).
         OSError: naming the file and what to do, where the disk or a quota is full; the old file is still there.
     """
-    target = Path(path)
+    target = check_output(path, configuration)
     target.parent.mkdir(parents=True, exist_ok=True)
     # the name's end is kept, because image writers choose the format by it
     own = f"{uuid.uuid4().hex}-" if shared else ""

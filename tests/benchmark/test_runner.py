@@ -19,9 +19,9 @@ from monai_anomaly.benchmark.__main__ import main
 from monai_anomaly.benchmark.matrix import Matrix
 from monai_anomaly.benchmark.plan import plan
 from monai_anomaly.benchmark.results import collect
-from monai_anomaly.benchmark.runner import command, run_job, run_matrix
+from monai_anomaly.benchmark.runner import command, run_job, run_matrix, run_step
 from monai_anomaly.data import make_phantom
-from monai_anomaly.engines import run_steps
+from monai_anomaly.engines.step_runs import run_steps
 from monai_anomaly.utils import file_mark
 
 QUICK = {"max_epochs": 1, "batch_size": 8, "spatial_size": [16, 16], "hidden_channels": 4, "latent_channels": 2}
@@ -45,7 +45,7 @@ def matrix(tmp_path: Path) -> Matrix:
 
 def test_a_job_runs_once_and_again_only_where_something_changed(matrix: Matrix, tmp_path: Path) -> None:
     (job,) = plan(matrix, str(tmp_path / "data"), tmp_path / "out")
-    run_steps(job)
+    run_steps(job, run_step)
     folder = Path(job["folder"])
     assert (folder / "models" / "model.pt").is_file() and (folder / "rec" / "metrics.json").is_file()
     cells = collect(matrix, tmp_path / "out")["phantom"]["cells"]["AE"]["plain"]
@@ -55,7 +55,7 @@ def test_a_job_runs_once_and_again_only_where_something_changed(matrix: Matrix, 
 
     def done_again(*files: Path) -> list[bool]:
         before = [path.stat().st_mtime_ns if path.is_file() else None for path in files]
-        run_steps(job)
+        run_steps(job, run_step)
         return [path.stat().st_mtime_ns != time for path, time in zip(files, before, strict=True)]
 
     status = (folder / "job.json").read_text()

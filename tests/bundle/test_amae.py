@@ -361,7 +361,6 @@ def test_all_by_one_command_whose_repetition_does_nothing(tmp_path: Path, monkey
     state = tmp_path / "pretraining/mae/models/model.pt"
     weights = torch.load(state, weights_only=True)
     torch.save({name: value + 1e-3 if value.is_floating_point() else value for name, value in weights.items()}, state)
-    monkeypatch.setattr("monai_anomaly.engines.step_runs.subprocess.run", lambda *_, **__: None)  # it is made already
     with pytest.raises(RuntimeError) as caught:
         run("amae", configs, **options)
     assert "start_weights" in reason(caught.value)

@@ -61,8 +61,8 @@ def test_the_steps_before_have_their_settings_of_the_paper_too(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     jobs: list[Any] = []
-    monkeypatch.setattr("monai_anomaly.engines.step_runs.run_steps", jobs.append)
-    monkeypatch.setattr("monai_anomaly.engines.step_runs.subprocess.run", lambda *_, **__: None)
+    monkeypatch.setattr("monai_anomaly.engines.bundle_steps.run_steps", lambda job, _: jobs.append(job))
+    monkeypatch.setattr("monai_anomaly.engines.bundle_steps.subprocess.run", lambda *_, **__: None)
     parser = ConfigParser()
     parser.read_config([str(BUNDLES / "amae/configs" / f"{config}.json") for config in configs])
     parser.update({"output_dir": str(tmp_path), **given})

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from monai_anomaly.engines import BundleSteps, run_steps
-from monai_anomaly.engines.step_runs import JOB_FILE
+from monai_anomaly.benchmark.runner import run_step
+from monai_anomaly.engines.step_runs import JOB_FILE, run_steps
 
 # a "bundle" of one line: it writes its number and notes that it ran
 CONFIG = {
@@ -56,11 +56,11 @@ def runs(folder: Path) -> tuple[str, ...]:
 
 
 def test_steps_run_once(job: dict[str, Any], tmp_path: Path) -> None:
-    run_steps(job)
+    run_steps(job, run_step)
     status = json.loads((tmp_path / JOB_FILE).read_text())
     assert [status[str(tmp_path / name)]["origin"] for name in ("one", "two")] == ["one", "two"]
     before = (tmp_path / JOB_FILE).read_bytes()
-    run_steps(job)
+    run_steps(job, run_step)
     assert runs(tmp_path) == ("0", "0") and (tmp_path / JOB_FILE).read_bytes() == before
 
 
@@ -79,7 +79,7 @@ def test_what_has_changed_is_done_again(
     change: str, expected: tuple[str, ...], job: dict[str, Any], tmp_path: Path
 ) -> None:
     job["steps"][1]["uses"] = [str(tmp_path / "weights")]
-    run_steps(job)
+    run_steps(job, run_step)
     if change.startswith("setting"):
         job["steps"][change.endswith("second")]["overrides"]["number"] = 1
     elif change == "configuration":
@@ -90,9 +90,9 @@ def test_what_has_changed_is_done_again(
         (tmp_path / "two" / "result").unlink()
     else:
         (tmp_path / "weights").write_text("second")
-    run_steps(job)
+    run_steps(job, run_step)
     assert runs(tmp_path) == expected
-    run_steps(job)
+    run_steps(job, run_step)
     assert runs(tmp_path) == expected
 
 
@@ -102,10 +102,10 @@ def test_a_step_that_failed_is_not_finished_and_stops_those_after_it(job: dict[s
     (tmp_path / "one" / "result").write_text("of another time")
     for _ in range(2):
         with pytest.raises(RuntimeError):
-            run_steps(job)
+            run_steps(job, run_step)
     assert runs(tmp_path) == ("00", "") and not (tmp_path / JOB_FILE).exists()
     job["steps"][0]["overrides"]["fail"] = False
-    run_steps(job)
+    run_steps(job, run_step)
     assert runs(tmp_path) == ("000", "0")
 
 
@@ -115,7 +115,7 @@ def test_each_step_says_when_it_begins_and_whether_it_is_finished(
     with caplog.at_level(logging.INFO):
         for expected in ("begins", "finished before"):
             caplog.clear()
-            run_steps(job)
+            run_steps(job, run_step)
             said = [record.getMessage() for record in caplog.records if record.getMessage().startswith("step ")]
             assert [line.partition(",")[0] for line in said] == [
                 f"step {number} of {len(job['steps'])}" for number in range(1, len(job["steps"]) + 1)
@@ -126,42 +126,5 @@ def test_each_step_says_when_it_begins_and_whether_it_is_finished(
 def test_a_missing_file_that_is_used_is_named(job: dict[str, Any], tmp_path: Path) -> None:
     job["steps"][0]["uses"] = [str(tmp_path / "gone.pt")]
     with pytest.raises(ValueError, match=r"gone\.pt is not there"):
-        run_steps(job)
+        run_steps(job, run_step)
     assert runs(tmp_path) == ("", "")
-
-
-def test_steps_of_another_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    given: list[Any] = []
-    monkeypatch.setattr("monai_anomaly.engines.step_runs.run_steps", given.append)
-    steps = {
-        "training": {"configs": ["train"], "results": ["models/model.pt"]},
-        "evaluation": {"configs": ["train", "evaluate"], "results": [str(tmp_path / "elsewhere.csv")]},
-    }
-    # None leaves what the configuration files say
-    steps["training"]["settings"] = {"seed": 4, "max_epochs": 2, "batch_size": None}
-    uses = [tmp_path / "weights.pt", None]
-    BundleSteps("ae", tmp_path / "before", steps, {"seed": 3, "datalist": "d.json"}, uses).run()
-    folder = tmp_path / "before"
-    (job,) = given
-    first, second = job["steps"]
-    root = folder / "bundles" / "ae"
-    assert (root / "configs" / "train.json").is_file() and job["folder"] == folder
-    assert first["overrides"] == {
-        "seed": 4,
-        "max_epochs": 2,
-        "datalist": "d.json",
-        "bundle_root": str(root),
-        "output_dir": str(folder / "training"),
-    }
-    assert second["overrides"]["seed"] == 3 and second["overrides"]["output_dir"] == str(folder / "evaluation")
-    assert second["configs"] == [str(root / "configs" / f"{name}.json") for name in ("train", "evaluate")]
-    assert first["results"] == [str(folder / "training/models/model.pt")]
-    assert second["results"] == [str(tmp_path / "elsewhere.csv")]
-    assert first["uses"] == second["uses"] == [str(tmp_path / "weights.pt")]
-
-
-def test_several_processes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ValueError, match="the steps of ae are for one process: leave out torchrun"):
-        BundleSteps("ae", tmp_path, {}, {}).run()
-    assert not list(tmp_path.iterdir())

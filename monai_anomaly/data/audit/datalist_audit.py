@@ -8,13 +8,12 @@ import logging
 import os
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
 from tqdm import tqdm
 
-from ...utils import write_json
+from ...utils import check_output, write_json
 from ..datalist import SECTIONS, PathLike
 from .checks import count_items, find_errors, find_warnings
 from .image_digest import digest_items, with_shared_thumbnails
@@ -116,7 +115,7 @@ class DatalistAudit:
         self.unlabeled = unlabeled
         self.datalist = os.fspath(datalist)
         self.dataset_dir = dataset_dir
-        self.output_dir = None if output_dir is None else Path(output_dir)
+        self.output_dir = None if output_dir is None else check_output(output_dir)
         self.sections = None if sections is None else list(sections)
         self.num_workers = min(_MOST_THREADS, os.cpu_count() or 1) if num_workers is None else num_workers
         self.seed = seed
