@@ -17,6 +17,7 @@ from typing import Any
 
 from monai.bundle import run
 
+from ..utils import workflows_in_use
 from ..utils.failures import end_with_reason
 from .output_paths import check_output_paths
 
@@ -26,7 +27,8 @@ def check_options(arguments: Sequence[str] | None = None) -> None:
 
     MONAI merges any ``--name value`` into the configuration, so a mistyped option would have no effect and the run
     would go on for hours with the default. So would ``--name None``, which MONAI leaves out. Where a run calls this,
-    its configuration must not let anything be written outside the run's folders (:func:`check_output_paths`).
+    its configuration must not let anything be written outside the run's folders (:func:`check_output_paths`); with
+    ``dry_run`` it prints what it would train, and does nothing else.
 
     Args:
         arguments: command line; None: the one of this process. Anything but ``monai.bundle run`` is left alone.
@@ -35,6 +37,15 @@ def check_options(arguments: Sequence[str] | None = None) -> None:
         ValueError: when an option is unknown or None, or a path is elsewhere.
     """
     check_output_paths()
+    _check_arguments(arguments)
+    for workflow in workflows_in_use()[:1]:
+        if workflow.parser.get("dry_run") is not None and workflow.parser.get_parsed_content("dry_run"):
+            from .dry_run import print_plan  # only where it is asked for: it needs the engines
+
+            print_plan(workflow)
+
+
+def _check_arguments(arguments: Sequence[str] | None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if arguments is None:
         sys.excepthook = end_with_reason

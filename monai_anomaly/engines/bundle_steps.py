@@ -76,17 +76,21 @@ class BundleSteps:
         """
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise ValueError(f"the steps of {self.bundle} are for one process: leave out torchrun")
-        root = self._build()
-        run_steps({"folder": self.output_dir, "steps": [self._step(root, name) for name in self.steps]}, _run)
+        self._build()
+        run_steps(self.job(), _run)
 
-    def _build(self) -> Path:
+    def job(self) -> dict[str, Any]:
+        """What :func:`run_steps` takes; the bundle need not be made yet."""
+        root = self.output_dir / "bundles" / self.bundle
+        return {"folder": self.output_dir, "steps": [self._step(root, name) for name in self.steps]}
+
+    def _build(self) -> None:
         parent = check_output(self.output_dir / "bundles")
         # whatever else lies there was not made by the recipe
         shutil.rmtree(parent / self.bundle / "configs", ignore_errors=True)
         build = [sys.executable, "-m", "monai_anomaly.bundle", "build", self.bundle, "--output-dir", str(parent)]
         paths = os.pathsep.join(path for path in sys.path if path)  # what this process can import, the other can
         subprocess.run(build, check=True, stdout=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": paths})
-        return parent / self.bundle
 
     def _step(self, root: Path, name: str) -> dict[str, Any]:
         step, folder = self.steps[name], self.output_dir / name

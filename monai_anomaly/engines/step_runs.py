@@ -10,7 +10,8 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +40,8 @@ def run_steps(job: Mapping[str, Any], run: Callable[[Mapping[str, Any]], None]) 
         ValueError: when a file that a step uses is missing.
     """
     status_file = Path(job["folder"]) / JOB_FILE
-    status = json.loads(status_file.read_text(encoding="utf-8")) if status_file.is_file() else {}
-    fingerprint = ""
-    for number, step in enumerate(job["steps"], 1):
-        key = step.get("key", step["overrides"]["output_dir"])
-        fingerprint = _fingerprint(step, fingerprint)  # what follows a changed training has changed too
-        left = all(Path(result).is_file() for result in step.get("results", []))
-        finished = left and status.get(key, {}).get("fingerprint") == fingerprint
+    status = _read_status(job)
+    for number, (step, key, fingerprint, finished) in enumerate(_look_at(job, status), 1):
         state = "finished before" if finished else "begins"
         logger.info("step %d of %d, %s: %s", number, len(job["steps"]), key, state)
         if finished:
@@ -58,6 +54,35 @@ def run_steps(job: Mapping[str, Any], run: Callable[[Mapping[str, Any]], None]) 
             "origin": step["origin"],
         }
         write_json(status_file, status)
+
+
+def finished_steps(job: Mapping[str, Any]) -> list[bool]:
+    """Which steps of a job :func:`run_steps` would skip; nothing is run.
+
+    Args:
+        job: as for :func:`run_steps`.
+    """
+    found: list[bool] = []
+    with suppress(OSError, ValueError):  # a file that this step and those after it depend on is still to come
+        for *_, finished in _look_at(job, _read_status(job)):
+            found.append(finished)
+    return found + [False] * (len(job["steps"]) - len(found))
+
+
+def _read_status(job: Mapping[str, Any]) -> dict[str, Any]:
+    path = Path(job["folder"]) / JOB_FILE
+    status: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return status
+
+
+def _look_at(job: Mapping[str, Any], status: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], str, str, bool]]:
+    """Each step when its turn has come, its key, its fingerprint and whether it is finished."""
+    fingerprint = ""
+    for step in job["steps"]:
+        key = step.get("key", step["overrides"]["output_dir"])
+        fingerprint = _fingerprint(step, fingerprint)  # what follows a changed training has changed too
+        left = all(Path(result).is_file() for result in step.get("results", []))
+        yield step, key, fingerprint, left and status.get(key, {}).get("fingerprint") == fingerprint
 
 
 def _fingerprint(step: Mapping[str, Any], before: str) -> str:

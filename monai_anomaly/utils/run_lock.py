@@ -10,6 +10,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from .output_folder import check_output
+
 LOCK, OWNER = ".run.lock", ".run.owner"
 _held: dict[Path, FileLock] = {}
 
@@ -24,9 +26,10 @@ def lock_folder(folder: str | os.PathLike[str]) -> None:
         folder: the folder, made if missing.
 
     Raises:
-        ValueError: when another process holds the lock; the text names that process.
+        ValueError: when another process holds the lock; the text names that process. When the run of a bundle may not
+            write there.
     """
-    path = Path(folder).resolve()
+    path = check_output(folder).resolve()
     if path in _held:
         return
     path.mkdir(parents=True, exist_ok=True)

@@ -335,7 +335,7 @@ def test_all_by_one_command_whose_repetition_does_nothing(tmp_path: Path, monkey
     configs = ["train", "evaluate", "all_folds", "pipeline"]
     steps = ("pretraining", "stage1")
     options = {"output_dir": str(tmp_path), **SHORT, "max_epochs": 1, "foreground": "whole_image"}
-    options |= {"pretraining_epochs": 1, "stage1_epochs": 1, "variants": 1, "pseudo_label_mode": "global"}
+    options |= {"epochs_of_pretraining": 1, "epochs_of_stage1": 1, "variants": 1, "pseudo_label_mode": "global"}
     # a few real images, which the audits of all steps find nothing against
     content = json.loads(Path(sample_dir(), "datalist.json").read_text())
     few = {"training": 10, "unlabeled": 8, "validation": 4, "testing": 6}

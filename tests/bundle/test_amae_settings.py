@@ -45,7 +45,7 @@ def test_a_training_has_as_many_steps_as_asked_and_its_rate_falls_in_the_end(
         (PIPELINE, {}, {"mae": (200, 0.75, 0.003, 16), "training": (300, 16, 0.003)}),
         (
             PIPELINE,
-            {"pretraining_epochs": 3, "stage1_epochs": 4, "variants": 0},
+            {"epochs_of_pretraining": 3, "epochs_of_stage1": 4, "variants": 0},
             {"mae": (3, 0.75, 0.003, 16), "training": (4, 0, 0.003)},
         ),
         ([*PIPELINE, "paper"], {}, {"mae": (800, 0.9, 0.00015, 256), "training": (150, 0, 0.00025)}),

@@ -274,7 +274,7 @@ def test_one_command_refines_what_needs_it_of_the_networks_it_is_asked_for(
 @pytest.mark.slow
 def test_all_by_one_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    options = {**SHORT, "max_epochs": 1, "output_dir": str(tmp_path), "refine_epochs": 1, "spatial_size": [32, 32]}
+    options = {**SHORT, "max_epochs": 1, "output_dir": str(tmp_path), "spatial_size": [32, 32]}
     run(["train", "evaluate", "all_folds", "pipeline"], **options)
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["settings"]["score"] == "refined_dual" and metrics["counts"]["images"] == 120
