@@ -45,7 +45,7 @@ THROUGH_MONAI = {
     "fire": r"monai\.bundle",  # the command line of monai.bundle
     "itk-io": r"ITKReader",  # the file formats, GDCM's among them, which itk-core imports where they are needed
     "nibabel": r"NibabelReader",
-    "tensorboard": r"monai\.handlers\.TensorBoard",
+    "tensorboard": r"from monai\.handlers import TensorBoard",
 }
 # Imported where installed only; nobody needs them.
 OPTIONAL: set[str] = set()
