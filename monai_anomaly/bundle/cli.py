@@ -103,7 +103,7 @@ def _add_schema(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def _lint(options: argparse.Namespace) -> int:
-    from .lint import has_errors, lint_bundle
+    from .lint import has_errors, lint_bundle, printable
 
     found = {str(bundle): lint_bundle(_folder(bundle)) for bundle in options.bundles}
     failed = any(has_errors(findings) or (options.strict and findings) for findings in found.values())
@@ -116,7 +116,7 @@ def _lint(options: argparse.Namespace) -> int:
         return int(failed)
     for name, findings in found.items():
         errors = sum(finding.severity == "error" for finding in findings)
-        print(f"{name}: {errors} errors, {len(findings) - errors} warnings")
+        print(f"{printable(name)}: {errors} errors, {len(findings) - errors} warnings")
         for finding in findings:
             print(f"  {finding}")
     return int(failed)

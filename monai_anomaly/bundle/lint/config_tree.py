@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import copy
 import json
+import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 SEPARATOR = "::"
+_MACRO_FILE = re.compile(r"(.*\.(?:json|ya?ml))(?:(?:#|::)(.*))?", re.IGNORECASE | re.DOTALL)
 MAX_MACROS = 8
+MAX_BYTES = 25 * 2**20
+MAX_DEPTH = 64
 
 
 class _Missing:
@@ -29,13 +34,31 @@ def load_strict_json(path: Path) -> Any:
         path: the file.
 
     Raises:
-        ValueError: for broken JSON, a key given twice, or NaN and Infinity, which JSON does not have.
+        ValueError: for broken JSON, a key given twice, or NaN and Infinity, which JSON does not have; for a file that
+            is too large, or nested too deeply, to be a configuration or a datalist.
     """
+    if path.stat().st_size > MAX_BYTES:
+        raise ValueError(f"it has more than {MAX_BYTES // 2**20} MB")
     try:
         text = path.read_text(encoding="utf-8")
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
-    except (UnicodeDecodeError, RecursionError) as error:
+        content = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    except UnicodeDecodeError as error:
         raise ValueError(str(error)) from error
+    except RecursionError as error:
+        raise ValueError(f"it is nested more than {MAX_DEPTH} deep") from error
+    level, depth = [content], 0
+    while level:
+        depth += 1
+        if depth > MAX_DEPTH:
+            raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
+        level = [child for value in level for child in _children(value)]
+    return content
+
+
+def _children(value: Any) -> Any:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def walk(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -53,6 +76,16 @@ def walk(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 def split(identifier: str) -> list[str]:
     """Parts of a config id, whichever separator it uses."""
     return identifier.replace("#", SEPARATOR).split(SEPARATOR)
+
+
+def split_file(macro: str) -> tuple[str | None, str]:
+    """The file that a macro reads, None for this config itself, and the id in it.
+
+    Args:
+        macro: the config value without its ``%``.
+    """
+    match = _MACRO_FILE.fullmatch(macro)
+    return (None, macro) if match is None else (match[1], match[2] or "")
 
 
 def look_up(config: Any, identifier: str, macros: int = 0) -> Any:
@@ -145,8 +178,7 @@ def _place(parent: Any, last: str, value: Any, merge: bool) -> bool:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    keys = [key for key, _ in pairs]
-    twice = sorted({key for key in keys if keys.count(key) > 1})
+    twice = sorted(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
     if twice:
         raise ValueError(f"key given twice: {', '.join(twice)}")
     return dict(pairs)

@@ -193,10 +193,10 @@ def substitute_references(text: str) -> str:
 
 def _walk(node: ast.AST, names: dict[str, str]) -> Iterator[str]:
     """Yield what is wrong with ``node`` and the nodes below it."""
-    if _reference_of(node) is not None:
-        if _reference_of(node) == "":
+    if reference_of(node) is not None:
+        if reference_of(node) == "":
             yield "'@' without an id stands for the whole config"
-        elif str(_reference_of(node)).split("::")[0] == "imports":
+        elif str(reference_of(node)).split("::")[0] == "imports":
             yield "a reference to 'imports' is a module"
     elif isinstance(node, ast.Constant):
         yield from _check_constant(node)
@@ -218,6 +218,10 @@ def _walk(node: ast.AST, names: dict[str, str]) -> Iterator[str]:
 def _check_children(node: ast.AST, names: dict[str, str]) -> Iterator[str]:
     if isinstance(node, ast.Dict) and None in node.keys:
         yield "'**' in a dictionary is not in the grammar"
+    if isinstance(node, ast.Dict):
+        keys = [key.value if isinstance(key, ast.Constant) else None for key in node.keys]
+        if not all(isinstance(key, (int, float, str)) and not str(key).startswith("_") for key in keys):
+            yield "keys must be plain values that do not begin with '_', or the dictionary can become a component"
     for child in ast.iter_child_nodes(node):
         if not isinstance(child, (ast.expr_context, ast.boolop, ast.cmpop)):
             yield from _walk(child, names)
@@ -231,7 +235,7 @@ def _check_constant(node: ast.Constant) -> Iterator[str]:
 
 
 def _check_call(node: ast.Call, names: dict[str, str]) -> Iterator[str]:
-    dotted = _dotted(node.func, names)
+    dotted = dotted_name(node.func, names)
     opened = _opened_path(node, dotted)
     if opened is not None:
         yield from _walk(opened, names)
@@ -250,7 +254,7 @@ def _check_call(node: ast.Call, names: dict[str, str]) -> Iterator[str]:
 
 
 def _check_name(node: ast.Attribute | ast.Name, names: dict[str, str]) -> Iterator[str]:
-    dotted = _dotted(node, names)
+    dotted = dotted_name(node, names)
     if dotted is not None:
         if dotted not in CONSTANTS:
             yield f"the name '{dotted}' is neither a value nor a call that is allowed"
@@ -270,10 +274,14 @@ def _opened_path(node: ast.Call, dotted: str | None) -> ast.expr | None:
     return inner.args[0] if isinstance(inner.func, ast.Name) and inner.func.id == "open" else None
 
 
-def _dotted(node: ast.AST, names: dict[str, str]) -> str | None:
+def dotted_name(node: ast.AST, names: dict[str, str]) -> str | None:
     """The full dotted name of a chain that begins with a bare name, imports resolved, or None.
 
     A root that nothing binds keeps a mark, because ``glob.glob`` without ``$import glob`` fails at run time.
+
+    Args:
+        node: part of an expression.
+        names: what each imported name stands for.
     """
     parts: list[str] = []
     while isinstance(node, ast.Attribute):
@@ -287,7 +295,22 @@ def _dotted(node: ast.AST, names: dict[str, str]) -> str | None:
     return node.id
 
 
-def _reference_of(node: ast.AST) -> str | None:
+def parse_expression(text: str) -> ast.expr:
+    """The syntax tree of a ``$`` expression, its references replaced as MONAI does.
+
+    Args:
+        text: the config value, with its leading ``$``.
+
+    Raises:
+        SyntaxError: when it is not one expression; RecursionError or MemoryError when it is nested too deeply.
+    """
+    try:
+        return ast.parse(substitute_references(text)[1:], mode="eval").body
+    except ValueError as error:  # a null byte
+        raise SyntaxError(str(error)) from error
+
+
+def reference_of(node: ast.AST) -> str | None:
     """The id, if ``node`` is what MONAI puts in the place of ``@id``."""
     if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id == REFERENCES:
         index = node.slice
@@ -296,7 +319,7 @@ def _reference_of(node: ast.AST) -> str | None:
 
 
 def _count_references(tree: ast.AST) -> int:
-    return sum(_reference_of(node) is not None for node in ast.walk(tree))
+    return sum(reference_of(node) is not None for node in ast.walk(tree))
 
 
 def _show(node: ast.AST) -> str:

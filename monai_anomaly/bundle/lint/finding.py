@@ -9,6 +9,17 @@ ERROR = "error"
 WARNING = "warning"
 
 
+def printable(text: str) -> str:
+    """Text of a foreign bundle as one line that a terminal shows as it is: what it would obey or hide is escaped.
+
+    Args:
+        text: anything, such as a file's name with a line break or a mark that turns the writing round.
+    """
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in text
+    )
+
+
 @dataclass(frozen=True)
 class Finding:
     """One thing that the linter says about a bundle.
@@ -29,10 +40,15 @@ class Finding:
     remedy: str
     severity: str = ERROR
 
+    @property
+    def place(self) -> tuple[str, str, str]:
+        """Rule, id and message, the same in a config and in one that is laid over it."""
+        return self.rule, self.path, self.message
+
     def __str__(self) -> str:
         """One line for people."""
         place = f"{self.file}:{self.path}" if self.path else self.file
-        return f"{self.severity} [{self.rule}] {place}: {self.message} -> {self.remedy}"
+        return printable(f"{self.severity} [{self.rule}] {place}: {self.message} -> {self.remedy}")
 
     def as_dict(self) -> dict[str, str]:
         """Fields as strings, for JSON."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from .config_tree import MISSING, absolute_id, look_up, overlay, split, walk
+from .config_tree import MISSING, absolute_id, look_up, overlay, split, split_file, walk
 from .expressions import is_import, references
 from .finding import WARNING, Finding
 
@@ -138,6 +138,7 @@ def _lint_references(file: str, config: dict[str, Any], merged: dict[str, Any]) 
             continue
         for reference in references(value):
             target = absolute_id(reference, path.lstrip("+"))
+            yield from _lint_module(file, path, target)
             if target is None or (target and look_up(merged, target) is MISSING):
                 yield Finding(
                     "reference", file, path, f"'@{reference}' leads nowhere", "define the id or mend the name"
@@ -150,10 +151,20 @@ def _lint_references(file: str, config: dict[str, Any], merged: dict[str, Any]) 
             yield Finding("reference-text", file, path, message, remedy, WARNING)
 
 
+def _lint_module(file: str, path: str, target: str | None) -> Iterator[Finding]:
+    """What ``imports`` holds are modules, with all that is in them; an empty id is the whole config."""
+    if target is not None and split(target)[0] in ("imports", ""):
+        message = f"a reference to {target or 'everything'!r} hands out modules"
+        yield Finding("import", file, path, message, "call what the grammar allows by its full name")
+
+
 def _lint_macro_id(file: str, path: str, value: str, merged: dict[str, Any]) -> Iterator[Finding]:
-    if ".json" in value.lower() or ".y" in value.lower():
-        return  # a file: the rule 'macro' looks after it
+    read, identifier = split_file(value[1:])
+    if read is not None:  # a file: the rule 'macro' looks after it
+        yield from _lint_module(file, path, identifier) if identifier else ()
+        return
     target = absolute_id(value[1:], path.lstrip("+"))
+    yield from _lint_module(file, path, target)
     if target is None or look_up(merged, target) is MISSING:
         yield Finding("reference", file, path, f"{value!r} leads nowhere", "define the id or mend the name")
 

@@ -11,10 +11,14 @@ from typing import Any
 
 from ..metadata import own_problems, schema_problems
 from .config_tree import load_strict_json, walk
-from .expressions import IMPORTS
+from .entries import list_entries
+from .expressions import IMPORTS, imported_names
 from .files import is_run_output, lint_files
 from .finding import ERROR, WARNING, Finding
 from .ids import bases_of, complete, lint_ids
+from .macros import MacroBomb, place_macros
+from .paths import lint_paths
+from .steps import lint_steps
 from .values import lint_inert, lint_values
 
 METADATA = "configs/metadata.json"
@@ -24,10 +28,10 @@ def lint_bundle(bundle_dir: str | os.PathLike[str]) -> list[Finding]:
     """Analyze a bundle folder statically: nothing in it is evaluated, resolved, unpickled or imported.
 
     The rules are in ``files`` (files and weights), ``values`` (targets, expressions, macros, paths),
-    ``ids`` (references, MONAI's properties, ids that other programs read) and ``metadata``. Every JSON file is
-    looked at, whether or not a standard command would read it; outside ``configs`` it must hold plain data. Of the
-    configurations that runs leave below ``runs`` and ``eval`` it is said that they are there, and they may run no more
-    code than those of the bundle.
+    ``paths`` (what is written and read), ``steps`` (runs of other bundles), ``ids`` (references, MONAI's properties,
+    ids that other programs read) and ``metadata``. Every JSON file is looked at, whether or not a standard command
+    would read it; outside ``configs`` it must hold plain data. Of the configurations that runs leave below ``runs`` and
+    ``eval`` it is said that they are there, and they may run no more code than those of the bundle.
 
     Args:
         bundle_dir: folder of the bundle.
@@ -42,20 +46,35 @@ def lint_bundle(bundle_dir: str | os.PathLike[str]) -> list[Finding]:
     if not root.is_dir():
         raise ValueError(f"{root} is not a folder: give the bundle's folder, which holds configs/metadata.json")
     root = root.resolve()
-    findings = list(lint_files(root))
+    entries = list_entries(root)
+    findings = [*entries.findings, *lint_files(root, entries.files)]
     configs: dict[str, Any] = {}
-    for path in sorted(root.rglob("*")):
-        name = path.relative_to(root).as_posix()
-        if path.suffix.lower() == ".json" and path.is_file() and not path.is_symlink():
+    for name in entries.files:
+        path = root / name
+        if path.suffix.lower() == ".json":
             findings += _read(path, name, configs) if name.startswith("configs/") else _read_data(path, name, root)
     metadata = configs.pop(METADATA, None)
     for file, config in configs.items():
         for bases in bases_of(file, configs):
             findings += lint_values(file, config, root, complete(file, configs, bases)[0].get("imports"))
+            findings += _lint_whole(file, configs, bases)
     findings += lint_ids(configs, metadata)
     if metadata is not None:
         findings += _lint_metadata(metadata, root.name, uses_package=_uses_package(configs))
     return sorted(dict.fromkeys(findings), key=lambda finding: (finding.severity != ERROR, finding.file, finding.path))
+
+
+def _lint_whole(file: str, configs: dict[str, Any], bases: tuple[str, ...]) -> list[Finding]:
+    """Rules about a config as it is run: laid over those below it, whose own findings are left to their files."""
+    merged, _ = complete(file, configs, bases)
+    names = imported_names(merged.get("imports"))
+    try:
+        placed = place_macros(merged, configs)
+    except MacroBomb as error:
+        return [Finding("macro", file, "", str(error), "write the values that the macros stand for")]
+    found = [*lint_paths(file, placed, names), *lint_steps(file, placed, names)]
+    told = {item.place for base in bases[-1:] if base in configs for item in _lint_whole(base, configs, bases[:-1])}
+    return [item for item in found if item.place not in told]
 
 
 def has_errors(findings: list[Finding]) -> bool:

@@ -1,12 +1,11 @@
 # Copyright (c) monai_anomaly contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What a ``_target_`` may name: a public class or function of an installed, reviewed package, and nothing it imports.
+"""Whether a ``_target_`` names a class or function that the allow list knows, and nothing that these import.
 
 MONAI hands ``_target_`` to ``pydoc.locate``, which walks attributes through any module: ``torch.os.system`` is a legal
 path there, and ``eval`` is one too. Here each segment must be the package's own submodule, then a class or function
-that was defined in an allowed part of an allowed package. Importing monai, monai_anomaly, torch and ignite is the only
-code that runs.
+that was defined in this package. Importing monai, monai_anomaly, torch and ignite is the only code that runs.
 """
 
 from __future__ import annotations
@@ -15,61 +14,15 @@ import importlib
 import importlib.util
 import inspect
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from types import ModuleType
+from typing import Any
 
-PACKAGES = ("monai", "monai_anomaly", "torch", "ignite")
+from .allow_list import COMPUTING, EXCEPT, PACKAGES, computing_folder, covers, listed_names
+
 _PATH = re.compile(r"[A-Za-z][A-Za-z0-9_]*(\.[A-Za-z][A-Za-z0-9_]*)+")
-
-#: Parts of the packages from which targets may come; the longest prefix of ALLOWED and DENIED decides.
-ALLOWED = (
-    "monai",
-    "monai_anomaly",
-    "monai_anomaly.bundle.options",
-    "monai.utils.enums",
-    "monai.utils.set_determinism",
-    "monai.utils.misc.set_determinism",
-    "torch.nn",
-    "torch.optim",
-    "torch.utils.data",
-    "torch.utils.tensorboard",
-    "torch.amp",
-    "torch.cuda.amp",
-    "torch.distributions",
-    "torch.device",
-    "torch.Generator",
-    "torch._C.Generator",
-    "torch.Size",
-    "ignite.engine",
-    "ignite.handlers",
-    "ignite.metrics",
-)
-#: Code that runs commands, evaluates text, unpickles, downloads, or reads a second config.
-DENIED = (
-    "monai.apps.auto3dseg",
-    "monai.apps.datasets",
-    "monai.apps.mmars",
-    "monai.apps.nnunet",
-    "monai.apps.tcia",
-    "monai.apps.utils",
-    "monai.auto3dseg",
-    "monai.bundle",
-    "monai.config",
-    "monai.data.torchscript_utils",
-    "monai.fl",
-    "monai.losses.perceptual",
-    "monai.networks.blocks.text_embedding",
-    "monai.networks.nets.torchvision_fc",
-    "monai.networks.trt_compiler",
-    "monai.networks.utils",
-    "monai.utils",
-    "monai_anomaly.benchmark",
-    "monai_anomaly.bundle",
-    "monai_anomaly.cli",
-    "torch",
-    "torch.utils.data.datapipes",
-    "ignite",
-)
+FETCHING = ("pretrained", "download", "use_pretrained", "adapt_standard_resnet", "pretrained_url")
 
 
 def target_problem(target: object) -> str | None:
@@ -86,35 +39,69 @@ def target_problem(target: object) -> str | None:
         return f"{target!r} is a short name, which may resolve to another class of the same name"
     if not _PATH.fullmatch(target):
         return f"{target!r} is not a dotted path of public ASCII names"
-    return _locate_problem(target)
+    return _problem(target)
 
 
 @lru_cache(maxsize=4096)
-def _locate_problem(target: str) -> str | None:
+def _problem(target: str) -> str | None:
     if target.split(".")[0] not in PACKAGES:
         return f"{target!r} is outside {', '.join(PACKAGES)}"
-    if not is_allowed(target):
-        return f"{target!r} is in a part of its package that can run, load or download code"
+    listed = [name for name in listed_names() if name.rsplit(".", 1)[1] == target.rsplit(".", 1)[1]]
+    if not listed and computing_folder(target) is None:
+        return f"{target!r} is not on the list of parts that a bundle may use"
     try:
-        found = _locate(target)
+        found = locate(target)
     except LookupError as error:
         return f"{target!r}: {error}"
-    return _object_problem(target, found)
+    if not (inspect.isclass(found) or inspect.isfunction(found)):
+        return f"{target!r} is a {type(found).__name__}, not a class or function"
+    home = f"{getattr(found, '__module__', '')}.{getattr(found, '__qualname__', '')}"
+    if home.split(".")[0] not in PACKAGES:
+        return f"{target!r} is '{home}', which is outside {', '.join(PACKAGES)}"
+    if any(_names(name, found) for name in listed) or _is_computing(target, found, home):
+        return None
+    return f"{target!r} ('{home}') is not on the list of parts that a bundle may use"
 
 
-def is_allowed(path: str) -> bool:
-    """Whether the longest entry of ``ALLOWED`` and ``DENIED`` that covers the dotted ``path`` is an allowed one."""
-    allowed = max((len(prefix) for prefix in ALLOWED if _covers(prefix, path)), default=0)
-    denied = max((len(prefix) for prefix in DENIED if _covers(prefix, path)), default=0)
-    return allowed > denied
+def _names(listed: str, found: object) -> bool:
+    try:
+        return locate(listed) is found
+    except LookupError:  # another version of the package may lack it
+        return False
 
 
-def _covers(prefix: str, path: str) -> bool:
-    return path == prefix or path.startswith(prefix + ".")
+def _is_computing(target: str, found: object, home: str) -> bool:
+    """Whether a folder that only computes exports ``found``, which is defined in such a folder and no exception."""
+    folder = computing_folder(target)
+    if folder is None or computing_folder(home) is None or any(covers(name, home) for name in EXCEPT):
+        return False
+    parent = target.rpartition(".")[0]
+    while covers(folder, parent):
+        module = importlib.import_module(parent)
+        if (hasattr(module, "__path__") or parent in COMPUTING) and exports(module).get(
+            target.rsplit(".", 1)[1]
+        ) is found:
+            return True
+        parent = parent.rpartition(".")[0]
+    return False
 
 
-def _locate(target: str) -> object:
-    """Walk from package to submodule to the public name; never through an attribute that is a foreign module."""
+def exports(module: ModuleType) -> dict[str, Any]:
+    """Public names of a module: those in ``__all__``, without which all that do not begin with an underscore."""
+    public = getattr(module, "__all__", None)
+    names = vars(module) if public is None else public
+    return {name: vars(module)[name] for name in names if name in vars(module) and not name.startswith("_")}
+
+
+def locate(target: str) -> object:
+    """Walk from package to submodule to the public name; never through an attribute that is a foreign module.
+
+    Args:
+        target: dotted path whose first part is one of the packages.
+
+    Raises:
+        LookupError: when there is no such name.
+    """
     parts = target.split(".")
     module: ModuleType = importlib.import_module(parts[0])
     for position, part in enumerate(parts[1:], start=1):
@@ -137,13 +124,25 @@ def _submodule(module: ModuleType, name: str) -> ModuleType:
     raise LookupError(f"'{path}' {kind}")
 
 
-def _object_problem(target: str, found: object) -> str | None:
-    if not (inspect.isclass(found) or inspect.isfunction(found)):
-        return f"{target!r} is a {type(found).__name__}, not a class or function"
-    home = getattr(found, "__module__", None) or ""
-    name = f"{home}.{getattr(found, '__qualname__', '')}"
-    if home.split(".")[0] not in PACKAGES or not is_allowed(name):
-        return f"{target!r} is '{name}', which is outside the parts allowed"
+@lru_cache(maxsize=4096)
+def parameters(target: str) -> Mapping[str, inspect.Parameter]:
+    """Parameters of an allowed target by name; none where Python cannot tell."""
+    try:
+        return inspect.signature(locate(target)).parameters  # type: ignore[arg-type]
+    except (LookupError, TypeError, ValueError):
+        return {}
+
+
+def fetches_unless_told(target: str, given: Mapping[str, Any]) -> str | None:
+    """The argument by which a component fetches files from the network unless a config sets it, or None.
+
+    Args:
+        target: an allowed target.
+        given: what the config sets.
+    """
+    for name in FETCHING:
+        if name in parameters(target) and name not in given and parameters(target)[name].default in (True, "True"):
+            return name
     return None
 
 

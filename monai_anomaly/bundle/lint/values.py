@@ -10,19 +10,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from .config_tree import split, walk
+from .config_tree import split, split_file, walk
 from .expressions import expression_problems, import_problem, imported_names, is_import
 from .files import PERSONAL_PATH
 from .finding import Finding
-from .targets import collides_with_core, target_problem
+from .targets import FETCHING, collides_with_core, fetches_unless_told, target_problem
 
 _KEY = re.compile(r"\+?[A-Za-z0-9_]+((#|::)[A-Za-z0-9_]+)*")
-_MACRO_FILE = re.compile(r"(.*\.(?:json|ya?ml))(?:(?:#|::).*)?", re.IGNORECASE | re.DOTALL)
+_PARENT = re.compile(r"(^|[/\\])\.\.([/\\]|$)")
 _ABSOLUTE = re.compile(r"(/(?!workspace/|$)[\w.-]+|~|[A-Za-z]:[\\/])")
 _URL = re.compile(r"(https?|ftp|s3|gs|file|hf)://", re.IGNORECASE)
 _LOCATED = ("reader", "writer", "merger_cls")  # arguments that MONAI hands to pydoc.locate and then calls
 _LOCATED_NAME = re.compile(r"[A-Za-z]+(reader|writer|merger)", re.IGNORECASE)
-_FETCHING = ("pretrained", "download", "use_pretrained", "adapt_standard_resnet")
 _TRUE = (True, "true", "True", 1)
 
 Place = tuple[str, str]  # file, config id
@@ -42,6 +41,7 @@ def lint_values(file: str, config: Any, root: Path, imports: Any = None) -> Iter
         place = (file, path)
         if isinstance(value, dict):
             yield from _lint_keys(place, value)
+            yield from _lint_defaults(place, value)
         key = split(path)[-1]
         if key in _KEY_RULES:
             yield from _KEY_RULES[key](place, value)
@@ -82,6 +82,14 @@ def _lint_target(place: Place, value: Any) -> Iterator[Finding]:
         yield Finding("target-collision", *place, f"MONAI has a class named like {value!r}", "rename the class")
 
 
+def _lint_defaults(place: Place, value: dict[str, Any]) -> Iterator[Finding]:
+    target = value.get("_target_")
+    if isinstance(target, str) and target_problem(target) is None:
+        name = fetches_unless_told(target, value)
+        if name is not None:
+            yield Finding("download", *place, f"without '{name}', {target!r} fetches weights", f"set '{name}' to false")
+
+
 def _lint_mode(place: Place, value: Any) -> Iterator[Finding]:
     if value not in ("default", "callable"):
         yield Finding("mode", *place, f"'_mode_' is {value!r}", "use 'default' or 'callable': others start a debugger")
@@ -119,7 +127,7 @@ _KEY_RULES: dict[str, Callable[[Place, Any], Iterator[Finding]]] = {
     "allow_pickle": _lint_pickle,
     "weights_only": _lint_weights_only,
     **dict.fromkeys(_LOCATED, _lint_located),
-    **dict.fromkeys(_FETCHING, _lint_fetching),
+    **dict.fromkeys(FETCHING, _lint_fetching),
 }
 
 
@@ -131,6 +139,9 @@ def _lint_text(place: Place, value: str, names: dict[str, str], root: Path) -> I
     elif _ABSOLUTE.match(value):
         remedy = "write it relative to @bundle_root, or below /workspace as a place to be overridden"
         yield Finding("path", *place, f"absolute path {value!r}", remedy)
+    if _PARENT.search(value) and not value.startswith("%"):
+        remedy = "name what lies below @bundle_root, @dataset_dir or @output_dir"
+        yield Finding("path", *place, f"{value!r} goes up and out of its folder", remedy)
     if _URL.match(value) or (value.startswith("$") and _URL.search(value)):
         yield Finding("download", *place, f"{value!r} is an address on the network", "ship the file in the bundle")
     if PERSONAL_PATH.search(value) and not _ABSOLUTE.match(value):
@@ -152,10 +163,9 @@ def _lint_expression(place: Place, value: str, names: dict[str, str]) -> Iterato
 
 def _lint_macro(place: Place, value: str, root: Path) -> Iterator[Finding]:
     """A macro reads another file; only JSON below ``configs/`` is linted, so only that may be read."""
-    match = _MACRO_FILE.fullmatch(value[1:])
-    if match is None:
+    name, _ = split_file(value[1:])
+    if name is None:
         return
-    name = match[1]
     path = PurePosixPath(name)
     inside = not path.is_absolute() and ".." not in path.parts and "\\" not in name and path.parts[:1] == ("configs",)
     if not inside or not name.endswith(".json") or not re.fullmatch(r"[A-Za-z0-9_./-]+", name):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import torch
 from small_bundle import EVALUATE, INFERENCE, LOGGING, LOGGING_FILE, META, MULTI_GPU, TRAIN, WEIGHTS, fired
 
 from monai_anomaly.bundle.lint import lint_bundle
+from monai_anomaly.bundle.lint.allow_list import RECIPES
 from monai_anomaly.bundle.lint.finding import ERROR, WARNING
 
 
@@ -99,9 +101,8 @@ def test_logging_that_runs_code_is_found(bundle: Path, old: str, new: str) -> No
     assert ("logging", LOGGING_FILE) in fired(bundle, ERROR)
 
 
-def test_logging_to_a_file_is_allowed(bundle: Path) -> None:
-    new = LOGGING.replace("class=StreamHandler", "class=logging.handlers.RotatingFileHandler")
-    (bundle / LOGGING_FILE).write_text(new.replace("args=(sys.stdout,)", "args=('run.log', 'a', 1000)"))
+def test_the_logging_configuration_of_our_bundles_is_allowed(bundle: Path) -> None:
+    shutil.copy(RECIPES / "files" / "logging.conf", bundle / LOGGING_FILE)
     assert lint_bundle(bundle) == []
 
 
@@ -170,7 +171,9 @@ ENTRY = {"path": "models/model.pt", "url": "https://example.org/model.pt", "hash
         ("large-files", {"path": "../model.pt"}),
         ("large-files", {"path": "/etc/model.pt"}),
         ("large-files", {"url": "http://example.org/model.pt"}),
-        ("executable-file", {"path": "models/net.py"}),
+        ("large-files", {"path": "models/net.py"}),
+        ("large-files", {"path": "configs/train.json"}),
+        ("large-files", {"filepath": "configs/train.json"}),
     ],
 )
 def test_large_files_are_checked(bundle: Path, suffix: str, rule: str, change: dict[str, str]) -> None:

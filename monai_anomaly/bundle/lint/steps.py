@@ -1,0 +1,101 @@
+# Copyright (c) monai_anomaly contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Rules about a component that runs another bundle: what it hands over joins that bundle's configuration.
+
+Text that begins with ``$``, ``@`` or ``%`` would be evaluated or resolved there, where no linter has read it. So what
+is handed over must be known to be plain: numbers, plain texts, lists of these, paths, devices.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from .allow_list import RECIPES
+from .arithmetic import Below, Component, Unknown
+from .config_tree import split, walk
+from .finding import Finding
+from .known_values import KnownValues, alternatives_of
+
+RUNNERS = ("BundleSteps", "run_steps")
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_PLAIN_KINDS = ("number", "device", "name")
+
+
+def lint_steps(file: str, config: dict[str, Any], names: dict[str, str]) -> Iterator[Finding]:
+    """Apply every rule about components that run another bundle.
+
+    Args:
+        file: path of the config, relative to the bundle.
+        config: the whole config, laid over those below it, macros in place.
+        names: what each imported name stands for.
+    """
+    values = KnownValues(config, names)
+    for path, value in walk(config):
+        if isinstance(value, dict) and str(value.get("_target_", "")).rpartition(".")[2] in RUNNERS:
+            yield from _lint_one(file, path, value, values)
+
+
+def _lint_one(file: str, path: str, value: dict[str, Any], values: KnownValues) -> Iterator[Finding]:
+    bundles = sorted(recipe.stem for recipe in RECIPES.glob("*.json"))
+    if value.get("bundle") not in bundles:
+        message = f"the bundle {value.get('bundle')!r} has no recipe in monai_anomaly"
+        yield Finding("steps", file, f"{path}#bundle", message, f"write one of {', '.join(bundles)}")
+    steps = value.get("steps")
+    if not isinstance(steps, dict) or not all(isinstance(step, dict) for step in steps.values()):
+        yield Finding("steps", file, f"{path}#steps", "the steps are not written out", "write them as a dictionary")
+        return
+    tables = {f"{path}#settings": value.get("settings", {})}
+    for name, step in steps.items():
+        at = f"{path}#steps#{name}"
+        tables[f"{at}#settings"] = step.get("settings", {})
+        if not _NAME.fullmatch(name) or not all(map(_is_names, alternatives_of(values, step.get("configs"), at))):
+            message = f"{step.get('configs')!r} is not shown to be names of configurations"
+            yield Finding("steps", file, f"{at}#configs", message, "write a list such as ['train', 'evaluate']")
+        yield from _lint_results(file, f"{at}#results", step.get("results", []), values)
+    for at, table in tables.items():
+        yield from _lint_settings(file, at, table, values)
+
+
+def _is_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) and _NAME.fullmatch(item) for item in value)
+
+
+def _lint_results(file: str, at: str, results: Any, values: KnownValues) -> Iterator[Finding]:
+    for result in results if isinstance(results, list) else [results]:
+        for found in alternatives_of(values, result, at):
+            plain = isinstance(found, str) and not found.startswith("/") and ".." not in found.split("/")
+            if not plain and not (isinstance(found, Below) and found.root == "output_dir"):
+                message = f"{result!r} is not shown to stay in the run's folders"
+                yield Finding(
+                    "write", file, at, message, "name a file in the step's folder, or build it from @output_dir"
+                )
+
+
+def _lint_settings(file: str, at: str, table: Any, values: KnownValues) -> Iterator[Finding]:
+    if not isinstance(table, dict) or "_target_" in table:
+        yield Finding("steps", file, at, "the settings are not written out", "write them as a dictionary")
+        return
+    for key, value in table.items():
+        if split(key)[-1].startswith("_"):
+            yield Finding("steps", file, f"{at}#{key}", f"{key!r} changes what a component is", "leave it out")
+        if not all(is_plain(found) for found in alternatives_of(values, value, f"{at}#{key}")):
+            message = f"{value!r} is not shown to be plain: the other bundle would evaluate a text that begins with '$'"
+            yield Finding("steps", file, f"{at}#{key}", message, "hand over numbers, plain texts, paths or @device")
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a configuration that a value is put into leaves it as it is.
+
+    Args:
+        value: one of the alternatives of a :class:`~.known_values.KnownValues`.
+    """
+    if isinstance(value, str):
+        return value[:1] not in ("$", "@", "%")
+    if isinstance(value, dict):
+        return all(is_plain(key) and not str(key).startswith("_") and is_plain(item) for key, item in value.items())
+    if isinstance(value, list):
+        return all(is_plain(item) for item in value)
+    return not isinstance(value, Component) and (not isinstance(value, Unknown) or value.kind in _PLAIN_KINDS)
