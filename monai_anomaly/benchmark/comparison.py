@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..functional.bootstrap import percentile_interval
+from ..utils import read_csv
 from .matrix import Matrix
 from .plan import first_id
-from .results import draw_runs, read_scores
+from .results import draw_runs
 
 DATASET, COLUMN = "images", "score"
 METRIC = "image_auroc"
@@ -128,7 +129,7 @@ def compare_with_best(folders: Mapping[str, Sequence[Path]], num_draws: int = 10
         ``best``, and ``differences`` by method: ``value`` of the best less its own, ``low`` and ``high``, the ends of
         the 95 % interval, and ``share`` of the draws in which the best one is ahead; these are None without draws.
     """
-    runs = {name: [read_scores(folder / "scores.csv") for folder in entries] for name, entries in folders.items()}
+    runs = {name: [read_csv(folder / "scores.csv") for folder in entries] for name, entries in folders.items()}
     images = {name: [sorted(row["image"] for row in rows) for rows in scored] for name, scored in runs.items()}
     first = next(iter(images.values()))[0]
     if different := [name for name, scored in images.items() if any(names != first for names in scored)]:

@@ -14,13 +14,12 @@ import numpy as np
 from ..handlers import draw_overlay
 from ..handlers.overlay_writer import saved_map
 from ..transforms import LoadImageChecked
-from ..utils import write_json, write_text
+from ..utils import read_csv, write_json, write_text
 from ..visualize.comparison_page import ComparisonRow, Example, render_comparison
 from ..visualize.gallery import select_gallery
 from ..visualize.report_table import baseline_name, metric_name
 from .comparison import COLUMN, DATASET, METRIC, compare_with_best, evaluation_folders
 from .matrix import Matrix
-from .results import read_scores
 from .table import write_tables
 
 NUM_EXAMPLES = 6
@@ -118,7 +117,7 @@ def _note(against: Mapping[str, Any], matrix: Matrix) -> str:
 
 def _examples(order: Sequence[str], folders: Mapping[str, Sequence[Path]], dataset_dir: Path) -> list[Example]:
     """Pictures of a few images and of their maps, those of the first seed."""
-    scored = {name: {row["image"]: row for row in read_scores(folders[name][0] / "scores.csv")} for name in order}
+    scored = {name: {row["image"]: row for row in read_csv(folders[name][0] / "scores.csv")} for name in order}
     rows = list(scored[order[0]].values())
     chosen = select_gallery([float(row["score"]) for row in rows], [_target(row) for row in rows], NUM_EXAMPLES)
     images = [rows[i]["image"] for i in chosen]

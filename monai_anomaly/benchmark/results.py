@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from ..engines.step_runs import JOB_FILE
 from ..functional.bootstrap import draw_score_statistics, percentile_interval
 from ..functional.chi_square import chi_square_distance
 from ..functional.curves import IMAGE_STATISTICS
-from ..utils import finite_or_none
+from ..utils import finite_or_none, read_csv
 from .job import Job
 from .matrix import DataSet, Matrix
 from .welch import welch_test
@@ -65,7 +64,7 @@ def _collect_dataset(
             if len(done) == len(seeds):
                 metrics = [json.loads((run / "metrics.json").read_text(encoding="utf-8")) for run in done]
                 any_metrics = metrics[0]
-                image = _image_cells([read_scores(run / "scores.csv") for run in done], num_draws)
+                image = _image_cells([read_csv(run / "scores.csv") for run in done], num_draws)
                 cells.setdefault(row["label"], {})[column] = image | _pixel_cells(metrics)
                 if any(entry.get("transductive") for entry in metrics):
                     transductive.setdefault(row["label"], []).append(column)
@@ -104,12 +103,6 @@ def _is_done(job: Job, evaluation: str, output: Path) -> bool:
     steps = json.loads((folder / JOB_FILE).read_text(encoding="utf-8"))
     origins = [step.get("origin") for path, step in steps.items() if Path(path).name == evaluation]
     return job.origin(evaluation) in origins
-
-
-def read_scores(path: Path) -> list[dict[str, str]]:
-    """Rows of a ``scores.csv``."""
-    with open(path, newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
 
 
 def _image_cells(runs: Sequence[Sequence[Mapping[str, str]]], num_draws: int) -> dict[str, Cell]:

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -19,7 +17,11 @@ from ..data.audit.unlabeled import TRANSDUCTIVE, transductive_text
 from ..functional.bootstrap import bootstrap_scores
 from ..functional.curves import IMAGE_STATISTICS
 from ..metrics import ReconstructionContent
+<<<<<<< HEAD
 from ..utils import Keys, finite_or_none, lock_folder, release_folder, write_json, write_text
+=======
+from ..utils import Keys, csv_text, finite_or_none, write_json, write_text
+>>>>>>> 5dec68c (Spreadsheets do not calculate names in scores.csv; 180 kinds of hostile bundle are in the suite)
 from .image_rows import ImageRows, Row
 from .member_loader import member_settings
 
@@ -29,6 +31,8 @@ _PARTIAL = "scores.partial.csv"
 class ScoresWriter(ImageRows):
     """Writes ``scores.csv``: image, patient, target and score of every image, in the order of the datalist.
 
+    A name or patient that a spreadsheet would take for a formula has an apostrophe before it
+    (:func:`~monai_anomaly.utils.read_csv` takes it off).
     The file is there as soon as the last batch is scored: should a metric or the report fail, the scores are not lost.
     When an image stops the run, the scores before it, of several processes those of the first, are kept in
     ``scores.partial.csv``. While it runs, no other process may write results into the folder.
@@ -75,13 +79,7 @@ class ScoresWriter(ImageRows):
         self._write("scores.csv", rows)
 
     def _write(self, name: str, rows: list[Row]) -> None:
-        text = io.StringIO()
-        writer = csv.DictWriter(
-            text, ["image", "patient", "target", "score"], extrasaction="ignore", lineterminator="\n"
-        )
-        writer.writeheader()
-        writer.writerows(rows)  # None becomes an empty cell; floats are written so that they read back equal
-        write_text(self.output_dir / name, text.getvalue())
+        write_text(self.output_dir / name, csv_text(rows, ["image", "patient", "target", "score"]))
 
 
 class MetricsWriter(ImageRows):

@@ -22,7 +22,7 @@ from monai_anomaly.functional.bootstrap import bootstrap_scores
 from monai_anomaly.functional.curves import average_precision_from_counts, roc_auc_from_counts
 from monai_anomaly.handlers import AnomalyMetrics, MetricsWriter, ScoresWriter
 from monai_anomaly.handlers.result_writers import audit_scores, format_metrics
-from monai_anomaly.utils import write_json
+from monai_anomaly.utils import read_csv, write_json
 
 
 @pytest.fixture(scope="module")
@@ -250,6 +250,18 @@ def test_anomalous_images_without_a_mask_count_for_the_image_metrics_only(folder
     assert content["metrics"]["image_auroc"] == whole["metrics"]["image_auroc"]
     assert content["metrics"]["pixel_ap"]["value"] != whole["metrics"]["pixel_ap"]["value"]
     assert 0 < content["counts"]["pixel_prevalence"] < 1
+
+
+def test_a_spreadsheet_does_not_calculate_names(tmp_path: Path) -> None:
+    names = ["=1+1.png", "-x.png", "a=b.png", "'=1"]
+    rows = [{"image": name, "patient": f"@{name}", "target": 0, "score": -0.5} for name in names]
+    ScoresWriter(tmp_path).write(Engine(lambda engine, batch: None), rows)
+    shown = read_scores(tmp_path)
+    assert not [cell for row in shown for cell in (row["image"], row["patient"]) if cell[0] in "=+-@"]
+    assert {row["score"] for row in shown} == {"-0.5"}
+    assert [(row["image"], row["patient"]) for row in read_csv(tmp_path / "scores.csv")] == [
+        (n, f"@{n}") for n in names
+    ]
 
 
 @pytest.mark.parametrize(("name", "writer"), [("scores.csv", ScoresWriter), ("metrics.json", MetricsWriter)])

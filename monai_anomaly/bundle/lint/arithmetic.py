@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-MAX_SIZE = 1_000_000  # characters, items, or steps of a range
+MAX_SIZE = 100_000  # characters, items, or steps of a range
 
 
 @dataclass(frozen=True)
@@ -191,16 +191,15 @@ def _length(value: Any) -> Any:
 
 
 def _steps(*bounds: Any) -> Any:
-    if bounds and all(isinstance(bound, int) for bound in bounds):
-        try:
-            found = range(*bounds)
-            check_size(found)
-        except OverflowError as error:
-            raise TooLarge("it would make a range of more than 64 bits") from error
-        except (ValueError, TypeError):
-            return Unknown()
-        return found
-    return Unknown(scale=max(map(scale_of, bounds), default=1))
+    if not bounds or not all(isinstance(bound, int) for bound in bounds):
+        return Unknown(scale=max(map(scale_of, bounds), default=1))
+    try:
+        found = range(*bounds)
+    except (ValueError, TypeError):
+        return Unknown()
+    if abs(found.stop - found.start) // abs(found.step) > MAX_SIZE:
+        raise TooLarge(f"it would make a range of more than {MAX_SIZE} steps")
+    return found
 
 
 def item_of(holder: Any, key: Any) -> Any:

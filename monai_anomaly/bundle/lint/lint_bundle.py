@@ -12,7 +12,7 @@ from typing import Any
 from ..metadata import own_problems, schema_problems
 from .config_tree import load_strict_json, walk
 from .entries import list_entries
-from .expressions import IMPORTS, imported_names
+from .expressions import DEFAULT_NAMES, IMPORTS, imported_names
 from .files import is_run_output, lint_files
 from .finding import ERROR, WARNING, Finding
 from .ids import bases_of, complete, lint_ids
@@ -67,7 +67,7 @@ def lint_bundle(bundle_dir: str | os.PathLike[str]) -> list[Finding]:
 def _lint_whole(file: str, configs: dict[str, Any], bases: tuple[str, ...]) -> list[Finding]:
     """Rules about a config as it is run: laid over those below it, whose own findings are left to their files."""
     merged, _ = complete(file, configs, bases)
-    names = imported_names(merged.get("imports"))
+    names = {**DEFAULT_NAMES, **imported_names(merged.get("imports"))}
     try:
         placed = place_macros(merged, configs)
     except MacroBomb as error:

@@ -9,7 +9,7 @@ from typing import Any
 
 from .config_tree import MISSING, absolute_id, look_up, split_file
 
-MAX_VALUES = 100_000
+MAX_VALUES = 20_000
 MAX_DEPTH = 8
 
 
@@ -39,7 +39,7 @@ class _Placing:
     def copy(self, value: Any, place: str, depth: int) -> Any:
         self.left -= 1
         if self.left < 0:
-            raise MacroBomb(f"macros make more than {MAX_VALUES} values")
+            raise MacroBomb(f"the configuration has more than {MAX_VALUES} values, those of its macros included")
         if isinstance(value, str) and value.startswith("%") and depth < MAX_DEPTH:
             found = self._find(value[1:], place)
             return value if found is MISSING else self.copy(found, place, depth + 1)

@@ -21,7 +21,10 @@ _PARENT = re.compile(r"(^|[/\\])\.\.([/\\]|$)")
 _ABSOLUTE = re.compile(r"(/(?!workspace/|$)[\w.-]+|~|[A-Za-z]:[\\/])")
 _URL = re.compile(r"(https?|ftp|s3|gs|file|hf)://", re.IGNORECASE)
 _LOCATED = ("reader", "writer", "merger_cls")  # arguments that MONAI hands to pydoc.locate and then calls
-_LOCATED_NAME = re.compile(r"[A-Za-z]+(reader|writer|merger)", re.IGNORECASE)
+_LOCATED_NAMES = (
+    *("itkreader", "nibabelreader", "nrrdreader", "numpyreader", "pilreader", "pydicomreader"),
+    *("itkwriter", "nibabelwriter", "pilwriter", "avgmerger"),
+)
 _TRUE = (True, "true", "True", 1)
 
 Place = tuple[str, str]  # file, config id
@@ -100,7 +103,7 @@ def _lint_located(place: Place, value: Any) -> Iterator[Finding]:
     for name in value if isinstance(value, list) else [value]:
         if not isinstance(name, str):
             continue
-        problem = None if _LOCATED_NAME.fullmatch(name) else target_problem(name)
+        problem = None if name.lower() in _LOCATED_NAMES else target_problem(name)
         if problem is not None:
             yield Finding("target", *place, f"MONAI locates and calls what is named here; {problem}", remedy)
 
