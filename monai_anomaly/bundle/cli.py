@@ -123,13 +123,14 @@ def _lint(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
+    from .lint import printable
     from .verify import FAIL, CheckResult, verify_bundle
 
     collected: dict[str, list[CheckResult]] = {}
     for bundle in options.bundles:
         if not options.json:
-            print(bundle)
-        show = None if options.json else lambda result: print(f"  {result}", flush=True)
+            print(printable(str(bundle)))
+        show = None if options.json else lambda result: print(f"  {printable(str(result))}", flush=True)
         sizes = (options.p, options.n, options.any)
         with _quiet():
             collected[str(bundle)] = verify_bundle(_folder(bundle), options.trust, sizes, show)

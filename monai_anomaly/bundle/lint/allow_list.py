@@ -28,6 +28,8 @@ COMPUTING = (
     *("torch.nn", "torch.optim", "torch.optim.lr_scheduler", "torch.optim.swa_utils", "torch.distributions"),
     "ignite.metrics",
 )
+#: Of which of them functions may be named, too; those of the others call what they are given with any arguments.
+WITH_FUNCTIONS = ("monai_anomaly", "monai.metrics", "monai.networks", "monai.optimizers", "ignite.metrics")
 #: What of these may not be named, by the module or name where it is defined.
 EXCEPT = (
     # fetch weights from the network, some of them by default
@@ -52,6 +54,9 @@ EXCEPT = (
         f"monai.transforms.utility.dictionary.{name}d"
         for name in ("TorchVision", "RandTorchVision", "TorchIO", "RandTorchIO", "CuCIM", "RandCuCIM")
     ),
+    # call what they are given with any arguments, among them the file name that SaveImage takes
+    "monai.transforms.io.array.SaveImage",
+    "ignite.metrics.metrics_lambda",
     # read or write files of their own choice
     "monai.inferers.merger.ZarrAvgMerger",
     "monai.networks.nets.cell_sam_wrapper",
@@ -62,7 +67,7 @@ _DATA = (
     *("ArrayDataset", "CacheDataset", "Dataset", "IterableDataset", "SmartCacheDataset", "ZipDataset"),
     *("GridPatchDataset", "PatchDataset", "PatchIter", "PatchIterd", "ShuffleBuffer", "PersistentDataset"),
     *("DataLoader", "ThreadDataLoader", "DistributedSampler", "DistributedWeightedRandomSampler"),
-    *("decollate_batch", "list_data_collate", "pad_list_data_collate", "worker_init_fn", "MetaTensor"),
+    *("decollate_batch", "list_data_collate", "pad_list_data_collate", "worker_init_fn"),
     *("load_decathlon_datalist", "partition_dataset", "partition_dataset_classes", "select_cross_validation_folds"),
     *("ITKReader", "NibabelReader", "NrrdReader", "NumpyReader", "PILReader", "PydicomReader"),
     *("ITKWriter", "NibabelWriter", "PILWriter"),
@@ -73,12 +78,12 @@ _HANDLERS = (
     *("PeakSignalToNoiseRatio", "ROCAUC", "RootMeanSquaredError", "SurfaceDistance"),
     *("CheckpointLoader", "CheckpointSaver", "ClassificationSaver", "MetricsSaver"),
     *("TensorBoardImageHandler", "TensorBoardStatsHandler", "StatsHandler"),
-    *("DecollateBatch", "EarlyStopHandler", "GarbageCollector", "LrScheduleHandler", "ParamSchedulerHandler"),
+    *("DecollateBatch", "EarlyStopHandler", "GarbageCollector", "LrScheduleHandler"),
     *("PostProcessing", "SmartCacheHandler", "ValidationHandler"),
     *("from_engine", "stopping_fn_from_loss", "stopping_fn_from_metric"),
 )
 _IGNITE_HANDLERS = (
-    *("DiskSaver", "EMAHandler", "EarlyStopping", "EpochOutputStore", "ModelCheckpoint", "ProgressBar"),
+    *("EMAHandler", "EarlyStopping", "EpochOutputStore", "ProgressBar"),
     *("TerminateOnNan", "TimeLimit", "Timer", "ConcatScheduler", "CosineAnnealingScheduler", "LRScheduler"),
     *("LinearCyclicalScheduler", "ParamGroupScheduler", "PiecewiseLinear", "ReduceLROnPlateauScheduler"),
     "create_lr_scheduler_with_warmup",
@@ -94,7 +99,6 @@ NAMED = (
     *(f"monai.data.{name}" for name in _DATA),
     *(f"monai.handlers.{name}" for name in _HANDLERS),
     *(f"monai.utils.{name}" for name in ("CommonKeys", "set_determinism")),
-    *(f"ignite.engine.{name}" for name in ("Engine", "create_supervised_evaluator", "create_supervised_trainer")),
     *(f"ignite.handlers.{name}" for name in _IGNITE_HANDLERS),
     *(f"torch.utils.data.{name}" for name in _TORCH_DATA),
     "torch.utils.tensorboard.SummaryWriter",

@@ -17,6 +17,7 @@ SEPARATOR = "::"
 _MACRO_FILE = re.compile(r"(.*\.(?:json|ya?ml))(?:(?:#|::)(.*))?", re.IGNORECASE | re.DOTALL)
 MAX_MACROS = 8
 MAX_BYTES = 25 * 2**20
+MAX_CONFIG_BYTES = 2**20
 MAX_DEPTH = 64
 
 
@@ -27,18 +28,19 @@ class _Missing:
 MISSING = _Missing()
 
 
-def load_strict_json(path: Path) -> Any:
+def load_strict_json(path: Path, limit: int = MAX_BYTES) -> Any:
     """Read JSON as other readers would accept it.
 
     Args:
         path: the file.
+        limit: the most bytes that it may have.
 
     Raises:
         ValueError: for broken JSON, a key given twice, or NaN and Infinity, which JSON does not have; for a file that
             is too large, or nested too deeply, to be a configuration or a datalist.
     """
-    if path.stat().st_size > MAX_BYTES:
-        raise ValueError(f"it has more than {MAX_BYTES // 2**20} MB")
+    if path.stat().st_size > limit:
+        raise ValueError(f"it has more than {limit // 2**20} MB")
     try:
         text = path.read_text(encoding="utf-8")
         content = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)

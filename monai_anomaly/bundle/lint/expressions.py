@@ -107,6 +107,7 @@ ATTRIBUTES = frozenset(
     {"device", "type", "dtype", "shape", "ndim", "state", "epoch", "iteration", "metrics", "max_epochs", "epoch_length"}
     | {"data", "dataset", "module", "network", "best_metric", "best_metric_epoch", "param_groups"}
 )
+_KEY = re.compile(r"[A-Za-z0-9][\w .:-]*")
 _UNBOUND = " (not imported)"  # marks a root that no import binds
 _OPERATORS = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod)
 _PLAIN = (ast.Tuple, ast.List, ast.Dict, ast.BoolOp, ast.Compare, ast.IfExp, ast.Subscript, ast.Slice)
@@ -158,7 +159,7 @@ def import_problem(text: str) -> str | None:
 def is_import(text: str) -> bool:
     """Whether MONAI would treat the ``$`` value as an import statement: only its first statement counts."""
     try:
-        body = ast.parse(normalize(text)[1:]).body
+        body = ast.parse(normalize(text[:MAX_LENGTH])[1:]).body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return text[1:].lstrip().startswith(("import ", "from "))
     return bool(body) and isinstance(body[0], (ast.Import, ast.ImportFrom))
@@ -172,9 +173,9 @@ def imported_names(imports: object) -> dict[str, str]:
 
 
 def references(text: str) -> list[str]:
-    """Ids that a config text refers to, ``::`` between the parts: all in an expression, else only a whole ``@id``."""
+    """Ids that a config text refers to, each once: all in an expression, else only a whole ``@id``."""
     value = normalize(text)
-    found: list[str] = REFERENCE_PATTERN.findall(value)
+    found = dict.fromkeys(REFERENCE_PATTERN.findall(value))
     return [item[1:] for item in found if value.startswith("$") or value == item]
 
 
@@ -186,7 +187,7 @@ def normalize(text: str) -> str:
 def substitute_references(text: str) -> str:
     """Replace references in the way MONAI does before ``eval``: as text, the longest first, inside quotes too."""
     value = normalize(text)
-    for item in sorted(REFERENCE_PATTERN.findall(value), key=len, reverse=True):
+    for item in sorted(set(REFERENCE_PATTERN.findall(value)), key=len, reverse=True):
         value = value.replace(item, f"{REFERENCES}['{item[1:]}']")
     return value
 
@@ -196,7 +197,7 @@ def _walk(node: ast.AST, names: dict[str, str]) -> Iterator[str]:
     if reference_of(node) is not None:
         if reference_of(node) == "":
             yield "'@' without an id stands for the whole config"
-        elif str(reference_of(node)).split("::")[0] == "imports":
+        elif "imports" in str(reference_of(node)).split("::"):
             yield "a reference to 'imports' is a module"
     elif isinstance(node, ast.Constant):
         yield from _check_constant(node)
@@ -220,8 +221,8 @@ def _check_children(node: ast.AST, names: dict[str, str]) -> Iterator[str]:
         yield "'**' in a dictionary is not in the grammar"
     if isinstance(node, ast.Dict):
         keys = [key.value if isinstance(key, ast.Constant) else None for key in node.keys]
-        if not all(isinstance(key, (int, float, str)) and not str(key).startswith("_") for key in keys):
-            yield "keys must be plain values that do not begin with '_', or the dictionary can become a component"
+        if not all(isinstance(key, (int, float, str)) and _KEY.fullmatch(str(key)) for key in keys):
+            yield "keys must be plain names without a leading '_': others make a component, or a file's name"
     for child in ast.iter_child_nodes(node):
         if not isinstance(child, (ast.expr_context, ast.boolop, ast.cmpop)):
             yield from _walk(child, names)
@@ -249,6 +250,8 @@ def _check_call(node: ast.Call, names: dict[str, str]) -> Iterator[str]:
         yield f"the call of {_show(node.func)} is not allowed{missing}"
     for argument in [*node.args, *(keyword.value for keyword in node.keywords)]:
         yield from _walk(argument, names)
+    if dotted == "dict" and node.args:
+        yield "'dict' with keys that are not written out is not in the grammar"
     if any(keyword.arg is None or keyword.arg.startswith("_") for keyword in node.keywords):
         yield "'**' and names beginning with '_' are not in the grammar"
 
@@ -304,6 +307,8 @@ def parse_expression(text: str) -> ast.expr:
     Raises:
         SyntaxError: when it is not one expression; RecursionError or MemoryError when it is nested too deeply.
     """
+    if len(text) > MAX_LENGTH:
+        raise SyntaxError("it is too long")
     try:
         return ast.parse(substitute_references(text)[1:], mode="eval").body
     except ValueError as error:  # a null byte

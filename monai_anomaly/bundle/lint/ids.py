@@ -153,7 +153,7 @@ def _lint_references(file: str, config: dict[str, Any], merged: dict[str, Any]) 
 
 def _lint_module(file: str, path: str, target: str | None) -> Iterator[Finding]:
     """What ``imports`` holds are modules, with all that is in them; an empty id is the whole config."""
-    if target is not None and split(target)[0] in ("imports", ""):
+    if target is not None and (not target or "imports" in split(target)):
         message = f"a reference to {target or 'everything'!r} hands out modules"
         yield Finding("import", file, path, message, "call what the grammar allows by its full name")
 

@@ -40,6 +40,7 @@ class KnownValues:
         self._config = config
         self._names = names
         self._found: dict[str, tuple[Any, ...]] = {}
+        self._checked: dict[int, Any] = {}
         self._depth = 0
 
     def of(self, value: Any, place: str) -> tuple[Any, ...]:
@@ -106,10 +107,12 @@ class KnownValues:
     def _limited(self, found: tuple[Any, ...]) -> tuple[Any, ...]:
         different: list[Any] = []
         for item in found:
-            if not any(type(item) is type(other) and item == other for other in different):
+            if not any(item is other or (type(item) is type(other) and item == other) for other in different):
                 different.append(item)
         for item in different:
-            check_size(item)
+            if id(item) not in self._checked:
+                check_size(item)
+                self._checked[id(item)] = item  # kept, so that nothing else can have its number
         return tuple(different) if len(different) <= MAX_ALTERNATIVES else (Unknown(),)
 
     def node(self, node: ast.AST, place: str) -> tuple[Any, ...]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..metadata import own_problems, schema_problems
-from .config_tree import load_strict_json, walk
+from .config_tree import MAX_CONFIG_BYTES, load_strict_json, walk
 from .entries import list_entries
 from .expressions import DEFAULT_NAMES, IMPORTS, imported_names
 from .files import is_run_output, lint_files
@@ -22,6 +22,7 @@ from .steps import lint_steps
 from .values import lint_inert, lint_values
 
 METADATA = "configs/metadata.json"
+MAX_CONFIGS = 200
 
 
 def lint_bundle(bundle_dir: str | os.PathLike[str]) -> list[Finding]:
@@ -54,6 +55,10 @@ def lint_bundle(bundle_dir: str | os.PathLike[str]) -> list[Finding]:
         if path.suffix.lower() == ".json":
             findings += _read(path, name, configs) if name.startswith("configs/") else _read_data(path, name, root)
     metadata = configs.pop(METADATA, None)
+    if len(configs) > MAX_CONFIGS:
+        message = f"more than {MAX_CONFIGS} configurations, of which the rest has not been looked at"
+        findings.append(Finding("too-many-files", "configs", "", message, "remove what nobody runs"))
+        configs = dict(list(configs.items())[:MAX_CONFIGS])
     for file, config in configs.items():
         for bases in bases_of(file, configs):
             findings += lint_values(file, config, root, complete(file, configs, bases)[0].get("imports"))
@@ -84,7 +89,7 @@ def has_errors(findings: list[Finding]) -> bool:
 
 def _read(path: Path, name: str, configs: dict[str, Any]) -> Iterator[Finding]:
     try:
-        content = load_strict_json(path)
+        content = load_strict_json(path, MAX_CONFIG_BYTES)
     except ValueError as error:
         yield Finding(
             "json", name, "", f"not valid JSON: {error}", "mend the file; NaN and repeated keys are not allowed"

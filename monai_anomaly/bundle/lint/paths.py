@@ -32,9 +32,10 @@ WRITTEN = re.compile(r"((output|save|log|cache|ckpt)_?(dir|path|file|folder)|dir
 READ = ("load_path", "data_list_file_path", "base_dir")
 NAME_PARTS = (
     *("filename", "file_prefix", "filename_prefix", "filename_suffix", "filename_pattern", "final_filename"),
-    *("key_metric_filename", "key_metric_name", "score_name", "output_postfix", "output_ext", "ext"),
+    *("key_metric_filename", "key_metric_name", "score_name", "output_postfix", "output_ext", "ext", "comment"),
 )
-_FIXED = ("folder_layout", "output_name_formatter", "data_root_dir")  # by which SaveImage builds its own paths
+#: By which SaveImage builds its own paths, a transform is called with many arguments, a compiler with any options.
+_FIXED = ("folder_layout", "output_name_formatter", "data_root_dir", "unpack_items", "compile_kwargs", "patch_index")
 _PLACEHOLDER = re.compile(r"/workspace(/|$)")
 _ENVIRONMENT = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
 _BACKENDS = ("nccl", "gloo", "mpi", "ucc")
@@ -134,29 +135,48 @@ def _lint_written(place: Place, value: dict[str, Any], values: KnownValues) -> I
 
 def _lint_component(place: Place, value: dict[str, Any], values: KnownValues) -> Iterator[Finding]:
     target = value["_target_"]
-    known = parameters(target)
-    for name, parameter in known.items():
-        tacit = isinstance(parameter.default, str) and name not in value and "summary_writer" not in value
-        if WRITTEN.fullmatch(name) and tacit:
-            message = f"without '{name}', {target.rsplit('.', 1)[1]} writes to {parameter.default!r}"
-            yield Finding("write", *place, message, f"give '{name}': {_INSIDE}")
+    yield from _lint_tacit(place, target, value)
     for key, child in value.items():
         at = f"{place[1]}#{key}" if place[1] else key
-        is_path = (
-            "Path" in str(known[key].annotation) if key in known and target.startswith("monai_anomaly.") else False
-        )
         if key in NAME_PARTS:
             rule: Callable[[Any], bool] = _is_name
             message, remedy = "is not shown to be a part of a data file's name", "write a plain name without a slash"
         elif key in _FIXED:
-            rule, message, remedy = _is_nothing, "can lead out of the folder it writes to", "leave it out"
-        elif (is_path or key in READ) and not WRITTEN.fullmatch(key):
+            rule, message, remedy = _is_nothing, "can lead out of what has been checked", "leave it out"
+        elif is_path(target, key) and not WRITTEN.fullmatch(key):
             rule, message = _is_readable, "is not shown to stay in the bundle, its data set or its run"
             remedy = "build it with os.path.join from @bundle_root, @dataset_dir or @output_dir"
         else:
             continue
         if not all(rule(found) for found in alternatives_of(values, child, at)):
             yield Finding("path", place[0], at, f"{child!r} {message}", remedy)
+
+
+def is_path(target: str, name: str) -> bool:
+    """Whether an argument of an allowed target is a path: by its name, in this package by its annotation.
+
+    Args:
+        target: full name of a class or function.
+        name: name of the argument.
+    """
+    if WRITTEN.fullmatch(name) or name in READ:
+        return True
+    parameter = parameters(target).get(name) if target.startswith("monai_anomaly.") else None
+    return parameter is not None and "Path" in str(parameter.annotation)
+
+
+def _lint_tacit(place: Place, target: str, value: dict[str, Any]) -> Iterator[Finding]:
+    """Paths that a config leaves out: a default in the working folder, or what a later call fills in."""
+    for name, parameter in parameters(target).items():
+        if value.get(name) is not None or parameter.kind == parameter.VAR_KEYWORD:
+            continue
+        own = isinstance(parameter.default, str) or target.endswith(".SummaryWriter")
+        if WRITTEN.fullmatch(name) and own and value.get("summary_writer") is None:
+            message = f"without '{name}', {target.rsplit('.', 1)[1]} writes into the working folder"
+            yield Finding("write", *place, message, f"give '{name}': {_INSIDE}")
+        elif value.get("_mode_") == "callable" and (is_path(target, name) or name in NAME_PARTS):
+            message = f"'{name}' is left to whoever calls {target!r} later, with a path that nobody has checked"
+            yield Finding("path", *place, message, f"give '{name}', or leave out '_mode_'")
 
 
 def _is_nothing(value: Any) -> bool:
@@ -180,6 +200,8 @@ def _lint_expression(place: Place, text: str, values: KnownValues, names: dict[s
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             yield from _lint_call(place, node, values, names)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and _PARENT.search(node.value):
+            yield Finding("path", *place, f"{node.value[:200]!r} goes up and out of its folder", _READ_INSIDE)
 
 
 def _lint_call(place: Place, node: ast.Call, values: KnownValues, names: dict[str, str]) -> Iterator[Finding]:

@@ -15,11 +15,12 @@ from typing import Any
 
 from .allow_list import RECIPES
 from .arithmetic import Below, Component, Unknown
-from .config_tree import split, walk
+from .config_tree import walk
 from .finding import Finding
 from .known_values import KnownValues, alternatives_of
 
 RUNNERS = ("BundleSteps", "run_steps")
+FOLD_RUNNER = "FoldRuns"
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _PLAIN_KINDS = ("number", "device", "name")
 
@@ -34,8 +35,12 @@ def lint_steps(file: str, config: dict[str, Any], names: dict[str, str]) -> Iter
     """
     values = KnownValues(config, names)
     for path, value in walk(config):
-        if isinstance(value, dict) and str(value.get("_target_", "")).rpartition(".")[2] in RUNNERS:
+        name = str(value.get("_target_", "")).rpartition(".")[2] if isinstance(value, dict) else ""
+        if name in RUNNERS:
             yield from _lint_one(file, path, value, values)
+        if name == FOLD_RUNNER and not _NAME.fullmatch(str(value.get("run_id", "run_fold"))):
+            message = f"{value['run_id']!r} joins the command line of other processes"
+            yield Finding("steps", file, f"{path}#run_id", message, "write the id of what a fold runs")
 
 
 def _lint_one(file: str, path: str, value: dict[str, Any], values: KnownValues) -> Iterator[Finding]:
@@ -79,8 +84,9 @@ def _lint_settings(file: str, at: str, table: Any, values: KnownValues) -> Itera
         yield Finding("steps", file, at, "the settings are not written out", "write them as a dictionary")
         return
     for key, value in table.items():
-        if split(key)[-1].startswith("_"):
-            yield Finding("steps", file, f"{at}#{key}", f"{key!r} changes what a component is", "leave it out")
+        if not _NAME.fullmatch(key):
+            message = f"{key!r} is not the name of a top-level setting"
+            yield Finding("steps", file, f"{at}#{key}", message, "name a setting of the other bundle's README")
         if not all(is_plain(found) for found in alternatives_of(values, value, f"{at}#{key}")):
             message = f"{value!r} is not shown to be plain: the other bundle would evaluate a text that begins with '$'"
             yield Finding("steps", file, f"{at}#{key}", message, "hand over numbers, plain texts, paths or @device")

@@ -19,7 +19,7 @@ from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
-from .allow_list import COMPUTING, EXCEPT, PACKAGES, computing_folder, covers, listed_names
+from .allow_list import COMPUTING, EXCEPT, PACKAGES, WITH_FUNCTIONS, computing_folder, covers, listed_names
 
 _PATH = re.compile(r"[A-Za-z][A-Za-z0-9_]*(\.[A-Za-z][A-Za-z0-9_]*)+")
 FETCHING = ("pretrained", "download", "use_pretrained", "adapt_standard_resnet", "pretrained_url")
@@ -74,6 +74,8 @@ def _is_computing(target: str, found: object, home: str) -> bool:
     """Whether a folder that only computes exports ``found``, which is defined in such a folder and no exception."""
     folder = computing_folder(target)
     if folder is None or computing_folder(home) is None or any(covers(name, home) for name in EXCEPT):
+        return False
+    if not inspect.isclass(found) and not any(covers(name, home) for name in WITH_FUNCTIONS):
         return False
     parent = target.rpartition(".")[0]
     while covers(folder, parent):

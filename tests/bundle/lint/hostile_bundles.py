@@ -156,6 +156,18 @@ TARGETS = {
     "a metric that downloads": part("downloads a network", "ignite.metrics.FID"),
     "a tracking server": part("sends results away", "monai.handlers.MLFlowHandler", tracking_uri="x"),
     "a logger that connects": part("sends results away", "ignite.handlers.WandBLogger"),
+    "a metric that calls": part("calls anything with any arguments", "ignite.metrics.MetricsLambda", f=SHELL),
+    "an engine of Ignite": part("calls anything", "ignite.engine.Engine", process_function="@network"),
+    "a saver of Ignite": part(
+        "saves under the name it is called with", "ignite.handlers.DiskSaver", dirname="@output_dir"
+    ),
+    "an array transform that saves": part("SaveImage takes a file name when called", "monai.transforms.SaveImage"),
+    "a function that calls": part(
+        "calls anything with a list of arguments", "monai.transforms.apply_transform", data=[]
+    ),
+    "an adaptor": part("calls anything with named arguments", "monai.transforms.adaptor", function="@network"),
+    "parallel calls": part("calls anything with any arguments", "torch.nn.parallel.parallel_apply", modules=[]),
+    "a tensor with a file name": part("SaveImaged believes it", "monai.data.MetaTensor", x=[0.0]),
     "TensorRT": part("loads machine code that was not linted", "monai.networks.trt_compiler.TrtCompiler", model="x"),
     "a socket": part("connects", "torch.distributed.TCPStore", host_name="x", port=1),
     "a log file": part("writes anywhere", "logging.FileHandler", filename="x.py"),
@@ -192,6 +204,16 @@ TARGETS = {
         {"_target_": "monai.data.PersistentDataset", "data": [], "cache_dir": "@output_dir", "weights_only": False},
         {"_target_": "monai.data.PersistentDataset", "data": [], "cache_dir": "@output_dir", "weights_only": True},
     ),
+}
+
+_TRAINER = {
+    "_target_": "monai.engines.SupervisedTrainer",
+    "device": "@device",
+    "max_epochs": 1,
+    "train_data_loader": [],
+    "network": "@network",
+    "optimizer": None,
+    "loss_function": None,
 }
 
 #: Places where a target or an expression can hide.
@@ -248,6 +270,39 @@ PLACES = {
     ),
     "a key": values("key", "relative ids paste keys into code", {"y'][eval('1')]#": {"w": 1, "v": "$[@::w]"}}),
     "a quoted reference": expression("MONAI replaces it as text, quotes and all", "$'@or'", "$'or'"),
+    "a writer for later": value(
+        "path",
+        "each image's text becomes a folder of event files",
+        lambdad({"_target_": "torch.utils.tensorboard.SummaryWriter", "_mode_": "callable"}),
+        lambdad({"_target_": "monai.transforms.Identity"}),
+    ),
+    "a reader for later": value(
+        "path",
+        "each image's text becomes a path",
+        lambdad({"_target_": "monai_anomaly.data.load_datalist", "section": "x", "_mode_": "callable"}),
+    ),
+    "a list that becomes arguments": value(
+        "path",
+        "calls what it holds with the file's own texts",
+        {"_target_": "monai.transforms.Compose", "transforms": [], "unpack_items": True},
+        {"_target_": "monai.transforms.Compose", "transforms": [], "unpack_items": False},
+    ),
+    "options of a compiler": value(
+        "path",
+        "name the program that compiles",
+        {**_TRAINER, "compile": True, "compile_kwargs": {"options": {"cpp.cxx": "sh"}}},
+        {**_TRAINER, "compile": False},
+    ),
+    "a nested import": value("import", "reaches an import by a macro's copy", ["@extra#imports#0"]),
+    "a key that is a file": expression("the checkpoint's name", "${'../x': @network}", "${'model': @network}"),
+    "a shape that is code": in_file(
+        "metadata",
+        "MONAI evaluates shapes",
+        META,
+        "network_data_format/inputs/image/spatial_shape",
+        ["exit()"],
+        ["16*n", 64],
+    ),
     "a macro to another file": value("macro", "reads what was not linted", "%/etc/x.json::a", "%network_def"),
     "a macro up and out": value(
         "macro", "reads what was not linted", "%configs/../../x.json", "%configs/train.json::network_def"

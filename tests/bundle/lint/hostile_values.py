@@ -210,6 +210,16 @@ PATHS = {
     "weights by a metric": value(
         "path", "its name is in the file's", checkpoints(key_metric_name="a/../../x"), checkpoints(key_metric_name="a")
     ),
+    "images beside their patch": value("path", "the patch's name climbs out", saver(patch_index="x/../../y"), saver()),
+    "event files by a comment": value(
+        "path",
+        "the comment climbs out of the default folder",
+        {"_target_": "torch.utils.tensorboard.SummaryWriter", "log_dir": "@output_dir", "comment": "/../../x"},
+        {"_target_": "torch.utils.tensorboard.SummaryWriter", "log_dir": "@output_dir", "comment": "x"},
+    ),
+    "event files anywhere by null": value(
+        "write", "means the working folder", {"_target_": "torch.utils.tensorboard.SummaryWriter", "log_dir": None}
+    ),
     "a cache": value(
         "write",
         "writes anywhere",
@@ -305,7 +315,7 @@ STEPS = {
         "target",
         "replaces a part of the other bundle",
         steps(settings={"network_def#_target_": "os.system"}),
-        steps(settings={"network_def#x": 1}),
+        steps(settings={"seed": 1}),
     ),
     "settings that are made": value("steps", "their names are unknown", steps(settings="$dict(run=1)"), steps()),
     "a config from elsewhere": value(
@@ -316,6 +326,22 @@ STEPS = {
     ),
     "an option for the builder": value(
         "steps", "is read as an option", steps(bundle="--output-dir=/etc"), steps(bundle="ae")
+    ),
+    "an option for the folds": value(
+        "steps",
+        "the processes of the folds read it as another config file",
+        {
+            "_target_": "monai_anomaly.engines.FoldRuns",
+            "output_dir": "@output_dir",
+            "num_folds": 2,
+            "run_id": "--config_file=x",
+        },
+        {
+            "_target_": "monai_anomaly.engines.FoldRuns",
+            "output_dir": "@output_dir",
+            "num_folds": 2,
+            "run_id": "run_fold",
+        },
     ),
     "another folder": value("write", "is written into", steps(output_dir="$'/e' + 'tc'"), steps(output_dir=_MAPS)),
     "a result elsewhere": value(
