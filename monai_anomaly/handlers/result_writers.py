@@ -17,11 +17,7 @@ from ..data.audit.unlabeled import TRANSDUCTIVE, transductive_text
 from ..functional.bootstrap import bootstrap_scores
 from ..functional.curves import IMAGE_STATISTICS
 from ..metrics import ReconstructionContent
-<<<<<<< HEAD
-from ..utils import Keys, finite_or_none, lock_folder, release_folder, write_json, write_text
-=======
-from ..utils import Keys, csv_text, finite_or_none, write_json, write_text
->>>>>>> 5dec68c (Spreadsheets do not calculate names in scores.csv; 180 kinds of hostile bundle are in the suite)
+from ..utils import Keys, csv_text, finite_or_none, lock_folder, release_folder, write_json, write_text
 from .image_rows import ImageRows, Row
 from .member_loader import member_settings
 

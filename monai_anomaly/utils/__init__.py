@@ -4,13 +4,9 @@
 from __future__ import annotations
 
 from .atomic import atomic_path, finite_or_none, write_json, write_text
-<<<<<<< HEAD
+from .csv_text import csv_text, escape_cell, read_csv, unescape_cell
 from .failures import end_with_reason, message_of_ours, run_command
 from .file_mark import file_mark, sampled_mark
-=======
-from .csv_text import csv_text, escape_cell, read_csv, unescape_cell
-from .file_mark import file_mark
->>>>>>> 5dec68c (Spreadsheets do not calculate names in scores.csv; 180 kinds of hostile bundle are in the suite)
 from .keys import Keys
 from .modules import accept_weights_of_wrapper, callable_name, plain_tensor, unwrap
 from .output_folder import check_output, workflows_in_use
@@ -25,35 +21,28 @@ __all__ = [
     "accept_weights_of_wrapper",
     "atomic_path",
     "callable_name",
-<<<<<<< HEAD
-    "check_user_file",
     "check_output",
-    "derive_seed",
-    "end_with_reason",
-=======
+    "check_user_file",
     "csv_text",
     "derive_seed",
+    "end_with_reason",
     "escape_cell",
->>>>>>> 5dec68c (Spreadsheets do not calculate names in scores.csv; 180 kinds of hostile bundle are in the suite)
     "file_mark",
     "finite_or_none",
     "is_path",
     "load_weights",
+    "lock_folder",
+    "message_of_ours",
     "one_spelling",
     "patient_key",
-    "lock_folder",
     "plain_tensor",
-<<<<<<< HEAD
+    "read_csv",
     "read_user_json",
     "read_user_text",
     "release_folder",
-    "sampled_mark",
-    "message_of_ours",
     "run_command",
-=======
-    "read_csv",
+    "sampled_mark",
     "unescape_cell",
->>>>>>> 5dec68c (Spreadsheets do not calculate names in scores.csv; 180 kinds of hostile bundle are in the suite)
     "unwrap",
     "workflows_in_use",
     "write_json",
