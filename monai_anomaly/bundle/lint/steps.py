@@ -22,8 +22,6 @@ from .known_values import KnownValues, alternatives_of
 RUNNERS = ("BundleSteps", "run_steps")
 FOLD_RUNNER = "FoldRuns"
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
-#: The device as the text of an expression, quoted by Python itself: what ours hand over.
-_DEVICE = "$'$torch.device(' + str([str(@device)])[1:-1] + ')'"
 _PLAIN_KINDS = ("number", "device", "name")
 
 
@@ -89,7 +87,7 @@ def _lint_settings(file: str, at: str, table: Any, values: KnownValues) -> Itera
         if not _NAME.fullmatch(key):
             message = f"{key!r} is not the name of a top-level setting"
             yield Finding("steps", file, f"{at}#{key}", message, "name a setting of the other bundle's README")
-        if value != _DEVICE and not all(is_plain(found) for found in alternatives_of(values, value, f"{at}#{key}")):
+        if not all(is_plain(found) for found in alternatives_of(values, value, f"{at}#{key}")):
             message = f"{value!r} is not shown to be plain: the other bundle would evaluate a text that begins with '$'"
             yield Finding("steps", file, f"{at}#{key}", message, "hand over numbers, plain texts, paths or @device")
 
