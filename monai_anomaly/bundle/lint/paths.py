@@ -36,6 +36,7 @@ NAME_PARTS = (
 )
 #: By which SaveImage builds its own paths, a transform is called with many arguments, a compiler with any options.
 _FIXED = ("folder_layout", "output_name_formatter", "data_root_dir", "unpack_items", "compile_kwargs", "patch_index")
+_PATH_NAME = re.compile(r"(^|_)(dir|paths?|files?|folder)$")
 _PLACEHOLDER = re.compile(r"/workspace(/|$)")
 _ENVIRONMENT = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
 _BACKENDS = ("nccl", "gloo", "mpi", "ucc")
@@ -153,7 +154,7 @@ def _lint_component(place: Place, value: dict[str, Any], values: KnownValues) ->
 
 
 def is_path(target: str, name: str) -> bool:
-    """Whether an argument of an allowed target is a path: by its name, in this package by its annotation.
+    """Whether an argument of an allowed target is a path: by its name, in this package by its annotation, too.
 
     Args:
         target: full name of a class or function.
@@ -162,7 +163,9 @@ def is_path(target: str, name: str) -> bool:
     if WRITTEN.fullmatch(name) or name in READ:
         return True
     parameter = parameters(target).get(name) if target.startswith("monai_anomaly.") else None
-    return parameter is not None and "Path" in str(parameter.annotation)
+    if parameter is None or "bool" in str(parameter.annotation):
+        return False
+    return "Path" in str(parameter.annotation) or _PATH_NAME.search(name) is not None
 
 
 def _lint_tacit(place: Place, target: str, value: dict[str, Any]) -> Iterator[Finding]:
