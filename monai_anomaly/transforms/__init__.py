@@ -39,7 +39,15 @@ from .labels import (
     ResizeLabelDict,
 )
 from .loading import LoadImageChecked, LoadImageCheckedD, LoadImageCheckedd, LoadImageCheckedDict
-from .postprocessing import ScoreMapD, ScoreMapd, ScoreMapDict
+from .postprocessing import (
+    ResizeToSourceD,
+    ResizeToSourced,
+    ResizeToSourceDict,
+    ScoreMapD,
+    ScoreMapd,
+    ScoreMapDict,
+)
+from .preparing import PrepareImage, PrepareImageD, PrepareImaged, PrepareImageDict
 from .saving import SaveImageMapD, SaveImageMapd, SaveImageMapDict, read_map, resize_to_source
 from .saving_restorations import SaveRestorationD, SaveRestorationd, SaveRestorationDict
 from .scaling import ScaleSourceRange, ScaleSourceRangeD, ScaleSourceRanged, ScaleSourceRangeDict
@@ -207,6 +215,10 @@ __all__ = [
     "Placement",
     "Plan",
     "PoissonBlend",
+    "PrepareImage",
+    "PrepareImageD",
+    "PrepareImageDict",
+    "PrepareImaged",
     "PrepareLabel",
     "PrepareLabelD",
     "PrepareLabelDict",
@@ -284,6 +296,9 @@ __all__ = [
     "RandomDeformedShape",
     "RandomRectangle",
     "RandomSourceBox",
+    "ResizeToSourceD",
+    "ResizeToSourceDict",
+    "ResizeToSourced",
     "ResizeLabelD",
     "ResizeLabelDict",
     "ResizeLabeld",

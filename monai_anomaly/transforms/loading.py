@@ -69,15 +69,7 @@ class LoadImageChecked(Transform):
         if native.is_complex():
             raise ValueError(f"image {path} holds complex values: save its magnitude, or two channels")
         values = self._fit_axes(native.as_tensor(), path)
-        eight_bit = values.dtype == torch.uint8
-        values = values.to(torch.float32)
-        _check_values(values, path)
-        self._check_channels(values, path)
-        meta = _slim_meta(native, path)
-        meta[MetaKeys.SPATIAL_SHAPE] = np.asarray(values.shape[1:])
-        meta[EIGHT_BIT] = eight_bit
-        meta[SOURCE_RANGE] = (0.0, 255.0) if eight_bit else (float(values.min()), float(values.max()))
-        return MetaTensor(values, meta=meta)
+        return checked_image(values, _slim_meta(native, path), path, self.in_channels)
 
     def _fit_axes(self, image: torch.Tensor, path: str) -> torch.Tensor:
         axes = image.ndim - 1
@@ -99,13 +91,6 @@ class LoadImageChecked(Transform):
                 else "set spatial_dims to 2 (in a bundle: two axes in --spatial_size, and no configs/volumes.json)"
             )
         )
-
-    def _check_channels(self, image: torch.Tensor, path: str) -> None:
-        if self.in_channels not in (None, image.shape[0]):
-            raise ValueError(
-                f"image {path} has {image.shape[0]} channel(s), but in_channels={self.in_channels}: "
-                f"set in_channels to {image.shape[0]} if all images are like it, else convert this one"
-            )
 
 
 class LoadImageCheckedd(MapTransform):
@@ -161,6 +146,38 @@ def _read(path: str) -> MetaTensor:
             f"image {path} cannot be read ({_first_line(error)}): it is damaged or not of the format its suffix says; "
             "copy or export it again, or remove it from the datalist"
         ) from error
+
+
+def checked_image(values: torch.Tensor, meta: dict[str, Any], path: str, in_channels: int | None) -> MetaTensor:
+    """What :class:`LoadImageChecked` returns, of values (C, *S) in the number type of their file.
+
+    Args:
+        values: the image as it was stored.
+        meta: its name and place.
+        path: what it is called in messages.
+        in_channels: number of channels to demand; None takes any.
+
+    Raises:
+        ValueError: when a value is NaN or infinite, there are none, or there are other channels than demanded.
+    """
+    eight_bit = values.dtype == torch.uint8
+    values = values.to(torch.float32)
+    _check_values(values, path)
+    _check_channels(values, path, in_channels)
+    known = {
+        MetaKeys.SPATIAL_SHAPE: np.asarray(values.shape[1:]),
+        EIGHT_BIT: eight_bit,
+        SOURCE_RANGE: (0.0, 255.0) if eight_bit else (float(values.min()), float(values.max())),
+    }
+    return MetaTensor(values, meta=meta | known)
+
+
+def _check_channels(image: torch.Tensor, path: str, in_channels: int | None) -> None:
+    if in_channels not in (None, image.shape[0]):
+        raise ValueError(
+            f"image {path} has {image.shape[0]} channel(s), but in_channels={in_channels}: "
+            f"set in_channels to {image.shape[0]} if all images are like it, else convert this one"
+        )
 
 
 def _check_values(image: torch.Tensor, path: str) -> None:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.data.utils import to_affine_nd
-from monai.transforms import MapTransform
+from monai.transforms import SaveImaged
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
@@ -29,7 +29,7 @@ _LEVELS = 65535
 _SCALE, _OFFSET = "anomaly_scale", "anomaly_offset"
 
 
-class SaveImageMapd(MapTransform):
+class SaveImageMapd(SaveImaged):
     """Writes anomaly maps in the geometry of the image file they belong to.
 
     The map is resized to the size that the file has. For PNG, JPEG, BMP and TIFF pictures it becomes a 16-bit gray PNG,
@@ -38,6 +38,9 @@ class SaveImageMapd(MapTransform):
     ``(value - offset) / scale`` and says scale and offset in its text, so :func:`read_map` gives the values back to
     1/65535 of their range. File names are those of the images, with a short hash of the folder and the suffix, so that
     equal names in different folders or formats do not collide.
+
+    It is a ``SaveImaged`` by type, because that is how programs that serve a bundle know what to leave out: they return
+    maps and write no files into the bundle.
 
     Args:
         keys: maps (1, *S).
@@ -59,7 +62,7 @@ class SaveImageMapd(MapTransform):
         value_range: Sequence[float] | None = None,
         allow_missing_keys: bool = False,
     ) -> None:
-        super().__init__(keys, allow_missing_keys)
+        super().__init__(keys, output_dir=os.fspath(output_dir), allow_missing_keys=allow_missing_keys)
         if value_range is not None and not _is_range(value_range):
             raise ValueError(f"value_range must be two finite numbers, low < high, got {tuple(value_range)}.")
         self.output_dir = check_output(output_dir)
@@ -149,7 +152,8 @@ def resize_to_source(anomaly_map: Tensor, image: MetaTensor) -> Tensor:
     return F.interpolate(plain[None], size=size, mode=mode, align_corners=False)[0]
 
 
-def _source_affine(image: MetaTensor) -> np.ndarray:
+def source_affine(image: MetaTensor) -> np.ndarray:
+    """Affine (4, 4) of the file that a preprocessed image was loaded from, the identity where it states none."""
     # readers of plain pictures give no affine: their pixels are the coordinates
     affine = torch.as_tensor(image.meta.get("original_affine", torch.eye(4)))
     return np.asarray(to_affine_nd(3, affine.cpu().numpy().astype(np.float64)))
@@ -158,7 +162,7 @@ def _source_affine(image: MetaTensor) -> np.ndarray:
 def _to_source_axes(values: Tensor, image: MetaTensor, size: Sequence[int]) -> Tensor:
     """Flip and permute a map as the file's axes run, after a check that image and file show the same field of view."""
     axes = len(size)
-    source = _source_affine(image)
+    source = source_affine(image)
     now = np.asarray(to_affine_nd(3, torch.as_tensor(image.affine).cpu().numpy().astype(np.float64)))
     # steps of the image's voxels in voxels of the file: row f, column i
     steps = np.linalg.pinv(source[:3, :axes]) @ now[:3, :axes]
@@ -187,7 +191,7 @@ def write_nifti(path: Path, values: np.ndarray, image: MetaTensor) -> None:
     # the resized image's affine has other voxels; the file's own is what the map of the file's size needs
     volume = values.astype(np.float32)[..., None] if values.ndim == 3 else values.astype(np.float32)
     volume = volume[0] if len(volume) == 1 else np.moveaxis(volume, 0, -1)
-    picture = nib.Nifti1Image(volume, _source_affine(image))
+    picture = nib.Nifti1Image(volume, source_affine(image))
     _take_over_codes(picture, image)
     with atomic_path(path) as temporary:
         nib.save(picture, temporary)

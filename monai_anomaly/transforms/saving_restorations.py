@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import MapTransform
+from monai.transforms import SaveImaged
 from PIL import Image
 
 from ..utils import Keys, atomic_path, check_output
@@ -23,13 +23,14 @@ from .scaling import ScaleSourceRange
 _MOST_CHANNELS = 4  # of a picture: gray, gray and alpha, RGB, RGB and alpha
 
 
-class SaveRestorationd(MapTransform):
+class SaveRestorationd(SaveImaged):
     """Writes restored images as files like those of the images they belong to: size, place, channels and intensities.
 
     The values are put back to the range of the image's file, the inverse of :class:`ScaleSourceRange`, and resized to
     the file's size. An 8-bit picture (PNG, JPEG, BMP, TIFF) becomes an 8-bit PNG of its channels, a 16-bit gray PNG a
     16-bit gray PNG, everything else a float32 NIfTI with the file's affine, where an image of two axes is one slice
-    (x, y, 1) and several channels are the fourth axis. File names are those of :class:`SaveImageMapd`.
+    (x, y, 1) and several channels are the fourth axis. File names are those of :class:`SaveImageMapd`; like that, it
+    is a ``SaveImaged`` by type.
 
     Args:
         keys: restorations (C, *S) in [minv, maxv].
@@ -55,7 +56,7 @@ class SaveRestorationd(MapTransform):
         source_range: Sequence[float] | None = None,
         allow_missing_keys: bool = False,
     ) -> None:
-        super().__init__(keys, allow_missing_keys)
+        super().__init__(keys, output_dir=os.fspath(output_dir), allow_missing_keys=allow_missing_keys)
         self.output_dir = check_output(output_dir)
         self.image_key = image_key
         self.scaler = ScaleSourceRange(minv, maxv, source_range)
@@ -64,8 +65,8 @@ class SaveRestorationd(MapTransform):
         """Write the restorations of a sample, which passes unchanged."""
         sample = dict(data)
         image = sample[self.image_key]
-        source = source_file(image, self.image_key)
         for key in self.key_iterator(sample):
+            source = source_file(image, self.image_key)
             values = in_source_geometry(self.scaler.undo(sample[key], image), image, str(key))
             highest = _highest_level(values, image, source)
             if highest:
