@@ -4,7 +4,9 @@
 
 A recipe names its layers (shared wiring, single network or ensemble, kind of network, ...) and adds what is special
 about one method. Layers and recipe are merged key by key; a key that two of them define is an error, so every setting
-has one home. What comes out is an ordinary MONAI bundle that runs wherever ``monai_anomaly`` is installed.
+has one home. ``network_settings`` names the settings that shape the network: a training records them with the weights,
+and whatever loads these takes them from there. What comes out is an ordinary MONAI bundle that runs wherever
+``monai_anomaly`` is installed.
 
 Beside the sections of the files that every bundle has, ``overlays`` may hold more of them by name: each becomes a file
 ``configs/<name>.json``, to be given after ``train.json`` or ``inference.json`` in ``--config_file``.
@@ -14,12 +16,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from ..utils import write_json, write_text
+from ..utils import read_settings, write_json, write_text
+from .metadata import fit_metadata
 from .recipe_names import RECIPES as _RECIPES
 from .recipe_names import recipe_names
 
@@ -50,12 +54,24 @@ def bundle_files(name: str) -> dict[str, Any]:
         _merge(sections, _read_json(f"layers/{layer}.json"), layer)
     _merge(sections, recipe, name)
     contents: dict[str, Any] = {"configs/metadata.json": {"name": name} | sections["metadata"]}
+    network = sections.get("network_settings", {})
+    _merge(sections["train"], {"settings": network}, "network_settings")
     for config, parts in _CONFIGS.items():
         merged: dict[str, Any] = {}
         for part in parts:
             _merge(merged, sections[part], part)
         contents[f"configs/{config}.json"] = merged
     contents |= _overlays(sections)
+    for config in ("train", "inference"):
+        follow_weights(contents[f"configs/{config}.json"], network)
+    for content in contents.values():
+        if not isinstance(content, dict) or "load_weights" not in content:
+            continue
+        content["weights"]["_requires_"] = [
+            "@check_trained"
+        ]  # the first step of a run: before the audit takes its time
+        if "trained" not in content:  # an overlay of a training, which has no weights to load
+            content["trained#path"] = "@checkpoint"
     for source, target in _COPIED.items():
         contents[target] = (_RECIPES / "files" / source).read_text(encoding="utf-8")
     contents["docs/README.md"] = _render_readme(name, sections)
@@ -87,7 +103,8 @@ def create_bundle(name: str, output_dir: str | Path, weights: str | Path | None 
     Args:
         name: one of :func:`recipe_names`.
         output_dir: parent folder; must not hold a bundle of this name yet.
-        weights: trained weights to put into ``models/model.pt``; the ``training.json`` beside them comes along. A
+        weights: trained weights to put into ``models/model.pt``; their settings come along, into
+            ``training.json`` and, where they say how an image must be, ``metadata.json``. A
             folder with ``fold_K/models``, as the trainings of an ensemble's members leave it, is packed into one file.
 
     Raises:
@@ -107,9 +124,9 @@ def create_bundle(name: str, output_dir: str | Path, weights: str | Path | None 
     build_bundle(name, output_dir)
     if weights is not None and not packed:
         shutil.copyfile(weights, bundle / "models" / "model.pt")
-        settings = Path(weights).with_name("training.json")
-        if settings.is_file():
-            shutil.copyfile(settings, bundle / "models" / settings.name)
+        if settings := read_settings(weights):
+            write_json(bundle / "models" / "training.json", settings)
+    fit_metadata(bundle, read_settings(bundle / "models" / "model.pt"))
     return bundle
 
 
@@ -137,6 +154,33 @@ def _overlays(sections: dict[str, Any]) -> dict[str, Any]:
     if taken:
         raise ValueError(f"overlays must not be named like the files of every bundle, got {', '.join(taken)}.")
     return {f"configs/{overlay}.json": content for overlay, content in sections.get("overlays", {}).items()}
+
+
+def follow_weights(config: dict[str, Any], network: Mapping[str, Any]) -> None:
+    """Let a configuration take the settings that shape its network from the weights it loads.
+
+    Their values become the defaults of ``trained``, and they themselves refer to it; one that is an expression already
+    says itself what it makes of ``trained``.
+
+    Args:
+        config: content of ``train.json`` or ``inference.json``, changed in place.
+        network: names of the settings.
+    """
+    defaults = {}
+    for name in network:
+        follows = isinstance(config[name], str) and "@trained" in config[name]
+        defaults[name] = None if follows else config[name]
+        if not follows:
+            config[name] = f"$@trained['{name}']"
+    path = "@checkpoint" if "load_weights" in config else None
+    trained = {"_target_": "monai_anomaly.handlers.TrainedSettings", "defaults": defaults, "path": path}
+    config["trained"] = trained | config.get("trained", {})
+    config["check_trained"] = {
+        "_target_": "monai_anomaly.handlers.check_trained",
+        "trained": "@trained",
+        "given": {name: f"@{name}" for name in network},
+    }
+    config["network_def"]["_requires_"] = ["@check_trained"]
 
 
 def _render_readme(name: str, sections: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ..utils import write_text
+from ..utils import write_json, write_text
 
 SCHEMA_FILE = Path(__file__).parent / "schema" / "metadata.schema.json"
 
@@ -154,3 +154,25 @@ def _describe(error: Any) -> str:
         return f"top level: needs {' or '.join(names)}"
     message = error.message if len(error.message) < 200 else error.message[:197] + "..."
     return f"{place}: {message}"
+
+
+def fit_metadata(bundle: str | os.PathLike[str], settings: Mapping[str, Any]) -> None:
+    """Let ``metadata.json`` of a bundle tell of the images that its weights take.
+
+    Args:
+        bundle: folder of the bundle; without such a file nothing happens.
+        settings: of the training of the weights; ``in_channels`` and ``spatial_size`` of them are used.
+    """
+    path = Path(bundle) / "configs" / "metadata.json"
+    if not path.is_file() or not {"in_channels", "spatial_size"} <= settings.keys():
+        return
+    metadata = json.loads(path.read_text(encoding="utf-8"))
+    channels, size = settings["in_channels"], list(settings["spatial_size"])
+    formats = metadata["network_data_format"]
+    for tensor in [*formats["inputs"].values(), *formats["outputs"].values()]:
+        tensor["spatial_shape"] = size
+    for tensor in formats["inputs"].values():
+        if tensor["num_channels"] != channels:
+            names = ["image"] if channels == 1 else [f"channel {i}" for i in range(channels)]
+            tensor |= {"num_channels": channels, "channel_def": {str(i): name for i, name in enumerate(names)}}
+    write_json(path, metadata)

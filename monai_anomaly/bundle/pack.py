@@ -16,7 +16,8 @@ from ..handlers.discrepancy_loader import load_refiner
 from ..handlers.member_loader import member_file, member_settings, pack_members
 from ..networks.blocks import NetworkFolds
 from ..networks.maps import DiscrepancyMap
-from ..utils import write_json
+from ..utils import message_of_ours, read_settings, write_json
+from .metadata import fit_metadata
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +46,10 @@ def pack_bundle(bundle: str | os.PathLike[str], run_dir: str | os.PathLike[str],
     if not config_file.is_file():
         raise ValueError(f"{config_file} does not exist: give a bundle's folder; create NAME makes one")
     remedy = f"the bundle's own stand in {config_file}"
-    return pack_weights(ConfigParser.load_config_file(config_file), run_dir, Path(bundle) / "models", name, remedy)
+    models = Path(bundle) / "models"
+    folds = pack_weights(ConfigParser.load_config_file(config_file), run_dir, models, name, remedy)
+    fit_metadata(bundle, read_settings(models / "model.pt"))
+    return folds
 
 
 def pack_weights(
@@ -66,17 +70,23 @@ def pack_weights(
             f"no weights in {run_dir}: there is no fold_*/models/{name}; train first, then give the training's "
             "output_dir"
         )
-    network = ConfigParser(dict(config)).get_parsed_content("network_def")
+    parser = ConfigParser(dict(config) | {"checkpoint": os.fspath(run_dir)})  # whose settings the network is made with
+    try:
+        network = parser.get_parsed_content("network_def")
+    except RuntimeError as error:  # MONAI's, around what is wrong with the settings
+        raise ValueError(message_of_ours(error) or str(error)) from error
     if not isinstance(getattr(network, "network", None), NetworkFolds):
         raise ValueError(
             f"the network of this bundle has no folds to pack: copy {run_dir}/models/model.pt to {models}/model.pt"
         )
+    trained = parser.get_parsed_content("trained").recorded if "trained" in config else {}
+    settings_of_all = member_settings(run_dir) | trained
     try:
         if isinstance(network, DiscrepancyMap):
             load_refiner(network, run_dir, name)
-        folds = pack_members(network, run_dir, models / "model.pt", name)
+        folds = pack_members(network, run_dir, models / "model.pt", name, settings_of_all)
     except ValueError as error:
-        misfit, does_not_fit, _ = str(error).partition(" (Error")  # what follows names all weights
+        misfit, does_not_fit, _ = str(error).partition(" (the weights")  # what follows names weights
         if not does_not_fit:
             raise
         settings = Path(run_dir) / "fold_*" / "models" / "training.json"
@@ -84,5 +94,5 @@ def pack_weights(
     unfinished = [fold for fold in folds if not member_file(run_dir, fold, "training.json").is_file()]
     if unfinished:
         logger.warning("not trained to the end: folds %s; start their training again", ", ".join(map(str, unfinished)))
-    write_json(models / "training.json", member_settings(run_dir))
+    write_json(models / "training.json", settings_of_all)
     return folds

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..utils import read_settings, save_weights
 from .lint import has_errors, lint_bundle
 from .lint.config_tree import MISSING, load_strict_json, look_up
 from .lint.ids import complete, required_ids
@@ -211,7 +212,7 @@ class Verifier:
         from monai.bundle import ckpt_export
 
         weights, target = self.scratch / "export.pt", self.scratch / "export.ts"
-        torch.save(network.state_dict(), weights)
+        self._save(network.state_dict(), weights)
         ckpt_export(
             net_id="network_def",
             filepath=str(target),
@@ -225,11 +226,15 @@ class Verifier:
         module: torch.nn.Module = torch.jit.load(str(target), map_location="cpu")
         return module.eval()
 
+    def _save(self, state: dict[str, torch.Tensor], path: Path) -> None:
+        """Weights of the bundle's network, with the settings of the bundle's weights, from which it is built again."""
+        save_weights(state, path, read_settings(self._checkpoint))
+
     def _copy_with_weights(self, state: dict[str, torch.Tensor]) -> Path:
         copy = self.scratch / "load" / self.root.name
         shutil.copytree(self.root, copy, ignore=shutil.ignore_patterns("models", "eval", "runs"), dirs_exist_ok=True)
         (copy / "models").mkdir(exist_ok=True)
-        torch.save(state, copy / "models" / "model.pt")
+        self._save(state, copy / "models" / "model.pt")
         return copy
 
 

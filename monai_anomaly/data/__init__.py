@@ -7,6 +7,7 @@ from .audit import AuditError, DatalistAudit
 from .convert_csv import convert_csv
 from .convert_folder import convert_folder
 from .datalist import inference_items, list_images, load_datalist, read_datalist, validate_datalist, write_datalist
+from .datalist_shape import datalist_shape
 from .dataset import AnomalyDataset, EpochDataset, EpochSampler
 from .encoded_dataset import EncodedDataset, encode_dataset
 from .healthy_items import healthy_items
@@ -26,6 +27,7 @@ __all__ = [
     "EpochSampler",
     "convert_csv",
     "convert_folder",
+    "datalist_shape",
     "ddad_items",
     "encode_dataset",
     "draw_datalist",

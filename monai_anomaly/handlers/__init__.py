@@ -17,6 +17,7 @@ from .report_writer import ReportWriter
 from .result_writers import MetricsWriter, ScoresWriter
 from .smoothed_loss import SmoothedLoss
 from .tensorboard_curves import TensorBoardCurves
+from .trained_settings import TrainedSettings, check_trained
 from .training_checkpoint import TrainingCheckpoint
 from .weight_average import WeightAverage
 
@@ -42,8 +43,10 @@ __all__ = [
     "ScoresWriter",
     "SmoothedLoss",
     "TensorBoardCurves",
+    "TrainedSettings",
     "TrainingCheckpoint",
     "WeightAverage",
+    "check_trained",
     "draw_overlay",
     "find_members",
     "load_refiner",

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,7 +14,7 @@ import torch
 from ignite.engine import Engine, Events
 
 from ..networks.blocks.folds import NetworkFolds
-from ..utils import atomic_path, file_mark, load_weights
+from ..utils import file_mark, load_weights, save_weights
 from ..utils.weights import Loadable
 
 logger = logging.getLogger(__name__)
@@ -144,11 +145,22 @@ def pack_members(
     folder: str | os.PathLike[str],
     target: str | os.PathLike[str],
     name: str = "model_best.pt",
+    settings: Mapping[str, Any] | None = None,
 ) -> list[int]:
-    """Write the members in a folder into one file, as a bundle ships it; return the numbers of those that are there."""
+    """Write the members in a folder into one file, as a bundle ships it.
+
+    Args:
+        network: see :class:`MemberLoader`.
+        folder: of the trainings.
+        target: the file.
+        name: see :class:`MemberLoader`.
+        settings: settings of the trainings, to go into the file; None (default): :func:`member_settings`.
+
+    Returns:
+        Numbers of the members that are there.
+    """
     present = MemberLoader(network, folder, name).load()
-    with atomic_path(target) as path:
-        torch.save(network.state_dict(), path)
+    save_weights(network.state_dict(), target, member_settings(folder) if settings is None else settings)
     return present
 
 

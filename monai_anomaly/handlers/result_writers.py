@@ -17,7 +17,7 @@ from ..data.audit.unlabeled import TRANSDUCTIVE, transductive_text
 from ..functional.bootstrap import bootstrap_scores
 from ..functional.curves import IMAGE_STATISTICS
 from ..metrics import ReconstructionContent
-from ..utils import Keys, csv_text, finite_or_none, lock_folder, release_folder, write_json, write_text
+from ..utils import Keys, csv_text, finite_or_none, lock_folder, read_settings, release_folder, write_json, write_text
 from .image_rows import ImageRows, Row
 from .member_loader import member_settings
 
@@ -94,8 +94,8 @@ class MetricsWriter(ImageRows):
         section: section(s) of the datalist evaluated.
         num_draws: bootstrap draws for the baselines.
         audit_dir: folder of ``audit.json``; None: ``output_dir``.
-        checkpoint: file of the weights; the settings they were trained with stand beside it in ``training.json``. Or a
-            folder with the weights of folds.
+        checkpoint: file of the weights; the settings they were trained with are in it, or beside it in
+            ``training.json``. Or a folder with the weights of folds.
     """
 
     def __init__(
@@ -164,11 +164,7 @@ class MetricsWriter(ImageRows):
         """Settings of the training, not of this command, which cannot know them."""
         if self.checkpoint is None:
             return {}
-        if self.checkpoint.is_dir():  # which may be the current folder, with no name to replace
-            known = member_settings(self.checkpoint)
-        else:
-            path = self.checkpoint.with_name("training.json")
-            known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        known = member_settings(self.checkpoint) if self.checkpoint.is_dir() else read_settings(self.checkpoint)
         return {"checkpoint": self.checkpoint.name, "training": known or "unknown"}
 
     def _baselines(self, baselines: Mapping[str, Sequence[float | None]], rows: list[Row]) -> dict[str, dict[str, Any]]:

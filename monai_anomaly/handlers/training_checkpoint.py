@@ -18,21 +18,22 @@ from torch.optim import Optimizer
 
 from ..networks.blocks.ensemble import NetworkEnsemble
 from ..utils import (
-    atomic_path,
     callable_name,
     check_output,
     derive_seed,
     lock_folder,
     release_folder,
+    save_weights,
     unwrap,
     write_json,
 )
+from ..utils.weights import SETTINGS_FILE
 from .checkpoint_file import CheckpointFile
 from .training_data import DataMark, short_hash
 
 logger = logging.getLogger(__name__)
 
-CHECKPOINT, LAST, BEST, SETTINGS = "checkpoint.pt", "model.pt", "model_best.pt", "training.json"
+CHECKPOINT, LAST, BEST, SETTINGS = "checkpoint.pt", "model.pt", "model_best.pt", SETTINGS_FILE
 #: What is said of a setting that only a hash stands for.
 _CHANGES = {
     "training_data": "the training images are others, or in another order, or their targets are",
@@ -49,10 +50,12 @@ class TrainingCheckpoint:
 
     Writes into ``save_dir``: ``checkpoint.pt`` (network, optimizer, trainer; between epochs) and the one before it,
     ``model.pt`` (the network at the end) with ``training.json`` (its settings), and ``model_best.pt`` (the network with
-    the best validation metric). Every file is replaced whole, so a kill at any moment costs at most the epochs since
-    the last checkpoint; one that cannot be read any more costs those since the one before. While it runs, no other
-    process may train into the folder. PyTorch's random state is set from (seed, epoch) before each epoch: repeated
-    epochs draw what they drew before, and the resumed run ends where an unbroken one would.
+    the best validation metric). Both networks carry the settings inside as well
+    (:func:`monai_anomaly.utils.read_settings`), so that whoever loads them can build the network they fit. Every file
+    is replaced whole, so a kill at any moment costs at most the epochs since the last checkpoint; one that cannot be
+    read any more costs those since the one before. While it runs, no other process may train into the folder. PyTorch's
+    random state is set from (seed, epoch) before each epoch: repeated epochs draw what they drew before, and the
+    resumed run ends where an unbroken one would.
 
     Args:
         save_dir: folder of the files, made if missing.
@@ -116,6 +119,7 @@ class TrainingCheckpoint:
         self._data: dict[str, str | None] = {}
         self._times: list[str | None] = []
         self._optimizer = short_hash(_describe(optimizer))  # now: a schedule changes it while it runs
+        self._recorded: dict[str, Any] = {}
         self._loaded = False
         self._last_save = time.monotonic()
 
@@ -138,6 +142,7 @@ class TrainingCheckpoint:
         if engine.has_event_handler(self._save_if_due, Events.EPOCH_COMPLETED):
             engine.remove_event_handler(self._save_if_due, Events.EPOCH_COMPLETED)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._save_if_due)
+        self._recorded = self._all_settings(engine) | {"total_epochs": engine.state.max_epochs}
         if self.resume and not self._loaded:  # a second call of the same trainer goes on with what it has
             self.load(engine)
         self._loaded = True
@@ -238,16 +243,19 @@ class TrainingCheckpoint:
 
     def _save_last(self, engine: Engine) -> None:
         self.save(engine)
-        self._write(LAST, unwrap(self.result).state_dict())
+        self._save_result(LAST)
         if idist.get_rank() == 0:
-            epochs = {"total_epochs": engine.state.max_epochs}
-            write_json(self.save_dir / SETTINGS, self._all_settings(engine) | epochs)
+            write_json(self.save_dir / SETTINGS, self._recorded)
 
     def _save_if_best(self, evaluator: Engine) -> None:
         value = float(evaluator.state.metrics.get(self.key_metric, math.nan))
         if value > self.best and _all_members_trained(self.network):  # the former is false for NaN
             self.best = value
-            self._write(BEST, unwrap(self.result).state_dict())
+            self._save_result(BEST)
+
+    def _save_result(self, name: str) -> None:
+        if idist.get_rank() == 0:
+            save_weights(unwrap(self.result).state_dict(), self.save_dir / name, self._recorded)
 
     def _write(self, name: str, state: dict[str, Any]) -> None:
         if idist.get_rank() == 0:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ...utils import accept_weights_of_wrapper, derive_seed
+from ...utils import accept_only_whole_weights, accept_weights_of_wrapper, derive_seed
 from .outputs import EnsembleOutput
 
 
@@ -47,6 +47,7 @@ class NetworkEnsemble(nn.Module):
         self.num_active: Tensor  # declared here, because TorchScript cannot read a class annotation
         self.register_buffer("num_active", torch.tensor(num_members))
         accept_weights_of_wrapper(self, "network.")  # the name of a network in the map around it
+        accept_only_whole_weights(self)
 
     def activate(self, index: int) -> None:
         """Make member ``index`` (from 0) the one that learns, and those before it seniors.
@@ -89,7 +90,10 @@ class NetworkEnsemble(nn.Module):
 def make_member(member: Callable[[], nn.Module], seed: int | None) -> nn.Module:
     """Make a network whose weights are drawn with a seed, whatever was drawn before; None: with what was."""
     if seed is None:
-        return member()
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return member()
+        network = member()
+    else:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            network = member()
+    accept_only_whole_weights(network)
+    return network

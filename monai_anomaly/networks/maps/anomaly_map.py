@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ...functional.errors import l2_error, variance_weighted_error
+from ...utils import accept_only_whole_weights
 from ..blocks.ensemble import NetworkEnsemble
 
 ENSEMBLE_SCORES = ("ens", "unc", "dsu")
@@ -44,6 +45,7 @@ class ReconstructionMap(nn.Module):
 
     def __init__(self, network: nn.Module, error: Callable[[Tensor, Tensor], Tensor] = l2_error) -> None:
         super().__init__()
+        accept_only_whole_weights(self)
         self.network = network
         self.error = error
 
@@ -100,6 +102,7 @@ class EnsembleMap(nn.Module):
 
     def __init__(self, network: NetworkEnsemble, score: str = "dsu") -> None:
         super().__init__()
+        accept_only_whole_weights(self)
         if score not in ENSEMBLE_SCORES:
             raise ValueError(f"score must be one of {ENSEMBLE_SCORES}, got {score!r}.")
         if score != "ens" and len(network.members) == 1:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ...functional.errors import enlarged
+from ...utils import accept_only_whole_weights
 
 
 class ScoredMapOutput(NamedTuple):
@@ -51,6 +52,7 @@ class ClassifierMap(nn.Module):
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
+        accept_only_whole_weights(self)
         self.network = network
 
     @torch.no_grad()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ...functional.diffusion import PREDICTIONS, denoising_step, diffusion_times, noise_of_velocity, shifted_by_content
 from ...functional.errors import feature_error, l1_error, l2_error, ssim_error
-from ...utils import derive_seed
+from ...utils import accept_only_whole_weights, derive_seed
 from ..blocks.folds import NetworkFolds
 
 
@@ -156,6 +156,7 @@ class DiffusionMap(nn.Module):
         background: float | None = None,
     ) -> None:
         super().__init__()
+        accept_only_whole_weights(self)
         if residual not in RESIDUALS:
             raise ValueError(f"residual must be one of {tuple(RESIDUALS)}, got {residual!r}.")
         if background is not None and not 0 <= background < 1:

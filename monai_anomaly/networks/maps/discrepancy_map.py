@@ -7,6 +7,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ...utils import accept_only_whole_weights
 from ..blocks.folds import NetworkFolds
 from .anomaly_map import MapOutput, sample_deviation
 
@@ -58,6 +59,7 @@ class DiscrepancyMap(nn.Module):
         refiner: nn.Module | None = None,
     ) -> None:
         super().__init__()
+        accept_only_whole_weights(self)
         count = len(network.members)
         num_normal = max(1, count // 2) if num_normal is None else num_normal
         network.require_all_at_once(type(self).__name__)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ...functional.errors import l1_error
 from ...functional.masking import mask_of_kept, num_kept, partition_kept, random_kept
+from ...utils import accept_only_whole_weights
 from ..blocks.folds import NetworkFolds
 from ..blocks.outputs import MaskedOutput
 from .anomaly_map import MapOutput
@@ -182,6 +183,7 @@ class MaskedReconstructionMap(nn.Module):
         self.visible = visible
         self.error = error
         self.register_load_state_dict_pre_hook(_refuse_network_alone)
+        accept_only_whole_weights(self)
 
     @torch.no_grad()
     def predict(self, image: Tensor) -> MapOutput:
@@ -236,6 +238,7 @@ class InterDiscrepancyMap(nn.Module):
         visible: str = "exclude",
     ) -> None:
         super().__init__()
+        accept_only_whole_weights(self)
         _check_visible(visible)
         if len(network.members) != 2:
             raise ValueError(f"network must have 2 members, modules A and B, got {len(network.members)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from ...utils import accept_only_whole_weights
 from .diffusion_map import DiffusionSampler
 
 
@@ -21,6 +22,7 @@ class OneStepRestorer(nn.Module):
 
     def __init__(self, network: nn.Module, sampler: DiffusionSampler) -> None:
         super().__init__()
+        accept_only_whole_weights(self)
         if len(sampler.times) != 1:
             raise ValueError(f"the sampler must have num_steps 1, got {len(sampler.times)} steps")
         self.network = network

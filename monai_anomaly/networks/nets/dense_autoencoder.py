@@ -10,7 +10,7 @@ import torch
 from monai.networks.layers.factories import Conv, Norm
 from torch import Tensor, nn
 
-from ...utils import accept_weights_of_wrapper
+from ...utils import accept_only_whole_weights, accept_weights_of_wrapper
 from ..blocks.memory import MemoryBlock
 from ..blocks.outputs import AutoencoderOutput
 
@@ -126,6 +126,7 @@ class DenseAutoencoder(nn.Module):
         self.decoder = nn.ModuleList(_up(spatial_dims, a, b) for a, b in zip(back, back[1:], strict=False))
         self.head = _last_up(spatial_dims, channels[0], in_channels * (2 if predict_variance else 1))
         accept_weights_of_wrapper(self, "network.")  # the name of a network in the map around it
+        accept_only_whole_weights(self)
         if spatial_dims == 2:  # the layout that convolutions of few channels run fastest in; values stay the same
             self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's overloads
 

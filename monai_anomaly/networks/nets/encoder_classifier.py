@@ -13,7 +13,7 @@ from monai.networks.nets import FullyConnectedNet
 from monai.networks.utils import eval_mode
 from torch import Tensor, nn
 
-from ...utils import accept_weights_of_wrapper
+from ...utils import accept_only_whole_weights, accept_weights_of_wrapper
 
 POOLS: dict[str, Callable[[Tensor, int], Tensor]] = {
     "mean": lambda tokens, special: tokens[:, special:].mean(1),
@@ -106,6 +106,7 @@ class EncoderClassifier(nn.Module):
                 parameter.requires_grad_(False)
             encoder.train(False)
         accept_weights_of_wrapper(self, "network.")
+        accept_only_whole_weights(self)
 
     def train(self, mode: bool = True) -> EncoderClassifier:
         """Set training mode; a frozen encoder stays in evaluation mode."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ...functional.masking import mask_of_kept
 from ...functional.patches import patchify, unpatchify
-from ...utils import accept_weights_of_wrapper
+from ...utils import accept_only_whole_weights, accept_weights_of_wrapper
 from ..blocks.outputs import MaskedOutput
 
 
@@ -124,6 +124,7 @@ class MaskedAutoencoder(nn.Module):
         _as_published(self.vit)
         self._set_normalization(mean, std)
         accept_weights_of_wrapper(self, "network.")  # the name of a network in the map around it
+        accept_only_whole_weights(self)
 
     def forward(self, image: Tensor, kept: Tensor) -> MaskedOutput:
         """Reconstruct images from some of their patches, all sets of an image in one batch.

@@ -6,6 +6,8 @@ from __future__ import annotations
 from monai.networks.blocks import Convolution
 from torch import Tensor, nn
 
+from ...utils import accept_only_whole_weights
+
 
 class RefinementNet(nn.Sequential):
     """Three convolutions that turn maps of disagreement into a segmentation: the ASR-Net of DDAD.
@@ -38,6 +40,7 @@ class RefinementNet(nn.Sequential):
             Convolution(spatial_dims, hidden_channels, 2, conv_only=True),
         )
         self.in_channels = in_channels
+        accept_only_whole_weights(self)
 
     def forward(self, maps: Tensor) -> Tensor:
         """Logits of healthy and anomalous (B, 2, *S) from maps (B, ``in_channels``, *S)."""

@@ -10,6 +10,8 @@ import torch
 from monai.networks.nets import DiffusionModelUNet
 from torch import Tensor, nn
 
+from ...utils import accept_only_whole_weights
+
 
 class RestorerOutput(NamedTuple):
     """The healthy version of an image (B, C, *S); the second field is what networks with a variance have."""
@@ -45,6 +47,7 @@ class UNetRestorer(nn.Module):
         norm_num_groups: int = 32,
     ) -> None:
         super().__init__()
+        accept_only_whole_weights(self)
         self.unet = DiffusionModelUNet(
             spatial_dims=spatial_dims,
             in_channels=in_channels,
