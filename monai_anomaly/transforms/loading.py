@@ -176,7 +176,7 @@ def _check_channels(image: torch.Tensor, path: str, in_channels: int | None) -> 
     if in_channels not in (None, image.shape[0]):
         raise ValueError(
             f"image {path} has {image.shape[0]} channel(s), but in_channels={in_channels}: "
-            f"set in_channels to {image.shape[0]} if all images are like it, else convert this one"
+            f"convert it, or train a network with in_channels={image.shape[0]} if all images are like it"
         )
 
 

@@ -177,7 +177,7 @@ def make_files(folder: Path) -> dict[str, Path]:
         ("text.png", {}, "cannot be read.*copy or export it again"),
         ("nan.nii.gz", {}, "NaN or infinite.*replace them"),
         ("inf.nii.gz", {}, "NaN or infinite.*replace them"),
-        ("good.png", {"in_channels": 1}, r"3 channel\(s\), but in_channels=1.*set in_channels to 3"),
+        ("good.png", {"in_channels": 1}, r"3 channel\(s\), but in_channels=1.*network with in_channels=3"),
         ("good.png", {"spatial_dims": 3}, "2 spatial axes.*set spatial_dims to 2"),
         ("volume.nii.gz", {"spatial_dims": 2}, "3 spatial axes.*slices as separate images"),
     ],

@@ -142,15 +142,22 @@ def _channels(items: Sequence[AuditItem], in_channels: int | None) -> list[Findi
     if in_channels is None:
         remedy = "convert the files to one number of channels"
         return _mixed(items, "mixed_channels", "number of channels", lambda shape: shape[:1], remedy)
+    seen = _group((item for item in items if item.image), lambda item: item.image.shape[0] if item.image else 0)
+    if len(seen) == 1:
+        remedy = f"all images have {next(iter(seen))}: leave in_channels out, or give weights of such images"
+    else:
+        kinds = listing(f"{n} channel(s) in {len(group)} (e.g. {group[0].file})" for n, group in sorted(seen.items()))
+        remedy = f"convert the files to one number of channels; there are {kinds}"
     return [
         finding(
             "wrong_channels",
-            f"image {item.file} has {item.image.shape[0]} channel(s), but in_channels={in_channels}",
-            f"set in_channels to {item.image.shape[0]} if all images are like it, else convert this one",
+            f"image {item.file} has {channels} channel(s), but in_channels={in_channels}",
+            remedy,
             item.file,
         )
-        for item in items
-        if item.image is not None and item.image.shape[0] != in_channels
+        for channels, group in seen.items()
+        if channels != in_channels
+        for item in group
     ]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from ...utils import message_of_ours
 from ..datalist import TESTING, VALIDATION
 from .datalist_audit import DatalistAudit
-from .items import Finding
+from .items import Finding, grouped
 
 
 def run(args: argparse.Namespace) -> int:
@@ -78,7 +78,10 @@ def _counts(counts: dict[str, dict[str, int]]) -> str:
 
 
 def _findings(title: str, findings: list[Finding]) -> str:
-    lines = [f"  [{f['code']}] {f['message']}\n      remedy: {f['remedy']}" for f in findings]
+    groups = grouped(findings)
+    lines = [f"  [{f['code']}] {f['message']}\n      remedy: {f['remedy']}" for f in groups]
+    if len(groups) < len(findings):
+        lines.append("  (--json lists them one by one)")
     return "\n".join([f"{title}: {len(findings) or 'none'}", *lines])
 
 

@@ -17,7 +17,7 @@ from ...utils import check_output, write_json
 from ..datalist import SECTIONS, PathLike
 from .checks import count_items, find_errors, find_warnings
 from .image_digest import digest_items, with_shared_thumbnails
-from .items import AuditItem, Finding, fingerprint, read_items, unread_warnings
+from .items import AuditItem, Finding, fingerprint, grouped, read_items, unread_warnings
 from .retaken import find_retaken
 from .scores import baseline_warnings, duplicate_warnings, find_shared_pictures, score_baselines
 from .unlabeled import (
@@ -35,13 +35,12 @@ from .unlabeled import (
 AUDIT_VERSION = 5
 AUDIT_FILE = "audit.json"
 _MOST_THREADS = 8
-_MOST_LISTED = 50
 
 logger = logging.getLogger(__name__)
 
 
 class AuditError(ValueError):
-    """The data cannot be used; the text lists the errors, each with its file and remedy.
+    """The data cannot be used; the text lists the errors with files and remedies, equal ones together.
 
     Args:
         datalist: the file audited.
@@ -49,9 +48,10 @@ class AuditError(ValueError):
     """
 
     def __init__(self, datalist: str, errors: Sequence[Finding]) -> None:
-        lines = [f"  [{e['code']}] {e['message']}: {e['remedy']}" for e in errors[:_MOST_LISTED]]
-        if len(errors) > _MOST_LISTED:
-            lines.append(f"  ... and {len(errors) - _MOST_LISTED} more, all in {AUDIT_FILE}")
+        groups = grouped(errors)
+        lines = [f"  [{e['code']}] {e['message']}: {e['remedy']}" for e in groups]
+        if len(groups) < len(errors):
+            lines.append(f"  one by one, with their files, in {AUDIT_FILE}")
         super().__init__("\n".join([f"audit of {datalist} found {len(errors)} error(s):", *lines]))
         self.datalist = datalist
         self.errors = list(errors)

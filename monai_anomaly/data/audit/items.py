@@ -72,6 +72,43 @@ def group_by(items: Iterable[AuditItem], key: Callable[[AuditItem], K]) -> dict[
     return groups
 
 
+def grouped(findings: Iterable[Finding], most: int = 3) -> list[Finding]:
+    """Findings for people to read: those that differ in their file alone become one, of others of a kind the first.
+
+    Args:
+        findings: errors or warnings of an audit.
+        most: names that are shown of a group, and groups of one code.
+
+    Returns:
+        Findings without ``file``, in the order of the first of each code.
+    """
+    alike: dict[tuple[str, str, str], list[Finding]] = {}
+    for found in findings:
+        alike.setdefault((found["code"], _without_file(found), found["remedy"]), []).append(found)
+    by_code: dict[str, list[list[Finding]]] = {}
+    for (code, _, _), group in alike.items():
+        by_code.setdefault(code, []).append(group)
+    shown = []
+    for code, groups in by_code.items():
+        shown += [_joined(group, most) for group in groups[:most]]
+        if rest := sum(len(group) for group in groups[most:]):
+            shown.append(finding(code, f"and {rest} more of this kind", shown[-1]["remedy"]))
+    return shown
+
+
+def _joined(group: Sequence[Finding], most: int) -> Finding:
+    first = group[0]
+    if len(group) == 1 or "file" not in first:
+        return finding(first["code"], first["message"], first["remedy"])
+    names = listing((found.get("file", "") for found in group), most)
+    return finding(first["code"], f"{len(group)} files: {_without_file(first)} ({names})", first["remedy"])
+
+
+def _without_file(found: Finding) -> str:
+    file = found.get("file")
+    return found["message"].replace(f" {file}", "").replace(file, "it") if file else found["message"]
+
+
 def listing(names: Iterable[str], most: int = 5) -> str:
     """Join the first names and say how many more there are."""
     every = list(names)
