@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from types import FrameType
 from typing import Any
 
 
@@ -18,9 +19,9 @@ def locals_of_caller(module: str, function: str) -> Mapping[str, Any]:
         module: dotted name of the module that defines the function.
         function: name of the function.
     """
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if frame.f_code.co_name == function and frame.f_globals.get("__name__") == module:
             return frame.f_locals
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return {}
