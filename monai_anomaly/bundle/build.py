@@ -64,8 +64,10 @@ def bundle_files(name: str) -> dict[str, Any]:
     contents |= _overlays(sections)
     for config in ("train", "inference"):
         follow_weights(contents[f"configs/{config}.json"], network)
-    for content in contents.values():
-        if not isinstance(content, dict) or "load_weights" not in content:
+    for content in filter(lambda content: isinstance(content, dict), contents.values()):
+        if "network_def" in content:
+            content["network_def"]["_requires_"] = ["@check_trained"]
+        if "load_weights" not in content:
             continue
         content["weights"]["_requires_"] = [
             "@check_trained"
@@ -180,7 +182,6 @@ def follow_weights(config: dict[str, Any], network: Mapping[str, Any]) -> None:
         "trained": "@trained",
         "given": {name: f"@{name}" for name in network},
     }
-    config["network_def"]["_requires_"] = ["@check_trained"]
 
 
 def _render_readme(name: str, sections: dict[str, Any]) -> str:

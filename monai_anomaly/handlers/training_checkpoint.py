@@ -257,11 +257,6 @@ class TrainingCheckpoint:
         if idist.get_rank() == 0:
             save_weights(unwrap(self.result).state_dict(), self.save_dir / name, self._recorded)
 
-    def _write(self, name: str, state: dict[str, Any]) -> None:
-        if idist.get_rank() == 0:
-            with atomic_path(self.save_dir / name, durable=True) as path:
-                torch.save(state, path)
-
 
 def _describe(part: Any) -> str:
     """What a network, loss or optimizer is, the same in every process."""

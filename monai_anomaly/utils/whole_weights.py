@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .callers import locals_of_caller
 
-_REMEDY = "give weights of this network, or the settings they were trained with"
+_REMEDY = "give weights of this network, or the settings and configuration files they were trained with"
 
 
 def accept_only_whole_weights(network: nn.Module) -> None:
