@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from jinja2 import Environment, StrictUndefined
 
 from ..utils import read_settings, write_json, write_text
 from .metadata import fit_metadata
+from .network_settings import follow_weights
 from .recipe_names import RECIPES as _RECIPES
 from .recipe_names import recipe_names
 
@@ -62,18 +62,7 @@ def bundle_files(name: str) -> dict[str, Any]:
             _merge(merged, sections[part], part)
         contents[f"configs/{config}.json"] = merged
     contents |= _overlays(sections)
-    for config in ("train", "inference"):
-        follow_weights(contents[f"configs/{config}.json"], network)
-    for content in filter(lambda content: isinstance(content, dict), contents.values()):
-        if "network_def" in content:
-            content["network_def"]["_requires_"] = ["@check_trained"]
-        if "load_weights" not in content:
-            continue
-        content["weights"]["_requires_"] = [
-            "@check_trained"
-        ]  # the first step of a run: before the audit takes its time
-        if "trained" not in content:  # an overlay of a training, which has no weights to load
-            content["trained#path"] = "@checkpoint"
+    follow_weights({path: content for path, content in contents.items() if isinstance(content, dict)}, network)
     for source, target in _COPIED.items():
         contents[target] = (_RECIPES / "files" / source).read_text(encoding="utf-8")
     contents["docs/README.md"] = _render_readme(name, sections)
@@ -156,32 +145,6 @@ def _overlays(sections: dict[str, Any]) -> dict[str, Any]:
     if taken:
         raise ValueError(f"overlays must not be named like the files of every bundle, got {', '.join(taken)}.")
     return {f"configs/{overlay}.json": content for overlay, content in sections.get("overlays", {}).items()}
-
-
-def follow_weights(config: dict[str, Any], network: Mapping[str, Any]) -> None:
-    """Let a configuration take the settings that shape its network from the weights it loads.
-
-    Their values become the defaults of ``trained``, and they themselves refer to it; one that is an expression already
-    says itself what it makes of ``trained``.
-
-    Args:
-        config: content of ``train.json`` or ``inference.json``, changed in place.
-        network: names of the settings.
-    """
-    defaults = {}
-    for name in network:
-        follows = isinstance(config[name], str) and "@trained" in config[name]
-        defaults[name] = None if follows else config[name]
-        if not follows:
-            config[name] = f"$@trained['{name}']"
-    path = "@checkpoint" if "load_weights" in config else None
-    trained = {"_target_": "monai_anomaly.handlers.TrainedSettings", "defaults": defaults, "path": path}
-    config["trained"] = trained | config.get("trained", {})
-    config["check_trained"] = {
-        "_target_": "monai_anomaly.handlers.check_trained",
-        "trained": "@trained",
-        "given": {name: f"@{name}" for name in network},
-    }
 
 
 def _render_readme(name: str, sections: dict[str, Any]) -> str:
