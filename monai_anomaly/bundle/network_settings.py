@@ -40,14 +40,6 @@ def _add_trained(config: dict[str, Any], names: list[str]) -> None:
         defaults[name] = None if follows else config[name]
         if not follows:
             config[name] = f"$@trained['{name}']"
-    config["trained"] = {
-        "_target_": "monai_anomaly.handlers.TrainedSettings",
-        "defaults": defaults,
-        "path": "@checkpoint" if "load_weights" in config else None,
-        **config.get("trained", {}),
-    }
-    config["check_trained"] = {
-        "_target_": "monai_anomaly.handlers.check_trained",
-        "trained": "@trained",
-        "given": {name: f"@{name}" for name in names},
-    }
+    path = "@checkpoint" if "load_weights" in config else None
+    config["trained"] = config["trained"] | {"defaults": defaults, "path": config["trained"].get("path", path)}
+    config["check_trained"]["given"] = {name: f"@{name}" for name in names}

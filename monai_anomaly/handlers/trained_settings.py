@@ -53,10 +53,7 @@ class TrainedSettings(Mapping[str, Any]):
     def _add(self, source: Path, settings: Mapping[str, Any]) -> None:
         for key in self.defaults.keys() & settings.keys():
             value = settings[key]
-            if not _is_plain(value):
-                raise ValueError(
-                    f"setting {key} of the weights {source} is {value!r}, no plain value: take other weights"
-                )
+            _check_plain(key, value, f"of the weights {source}", "take other weights")
             if key in self.recorded and self.recorded[key] != value:
                 raise ValueError(
                     f"{self.sources[key]} was trained with {key} {self.recorded[key]!r}, {source} with {value!r}: "
@@ -65,7 +62,10 @@ class TrainedSettings(Mapping[str, Any]):
             self.recorded[key], self.sources[key] = value, source
 
     def __getitem__(self, key: str) -> Any:
-        return self.recorded[key] if key in self.recorded else self.defaults[key]
+        if key in self.recorded:
+            return self.recorded[key]
+        _check_plain(key, self.defaults[key], "by default", "write a number, a text or a list of these")
+        return self.defaults[key]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.defaults)
@@ -123,6 +123,12 @@ def _settings_of_folder(models: Path) -> dict[str, Any]:
             return settings
     beside = models / SETTINGS_FILE
     return read_settings_file(beside) if beside.is_file() else {}
+
+
+def _check_plain(key: str, value: Any, whose: str, remedy: str) -> None:
+    """What is read from here may be handed over to another configuration, which would evaluate some texts."""
+    if not _is_plain(value):
+        raise ValueError(f"setting {key} {whose} is {value!r}, no plain value: {remedy}")
 
 
 def _is_plain(value: Any) -> bool:

@@ -214,3 +214,5 @@ def test_settings_of_weights_are_plain_values(value: Any, tmp_path: Path) -> Non
     with pytest.raises(ValueError, match="setting pool of the weights .*no plain value"):
         TrainedSettings({"pool": "mean"}, tmp_path / "model.pt")
     assert TrainedSettings({"seed": 1}, tmp_path / "model.pt")["seed"] == 1
+    with pytest.raises(ValueError, match="setting pool by default .*no plain value"):
+        TrainedSettings({"pool": value})["pool"]

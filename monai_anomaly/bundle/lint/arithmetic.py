@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+#: Components whose items are plain values, which they make sure of themselves.
+SETTINGS = ("monai_anomaly.handlers.TrainedSettings",)
 MAX_SIZE = 100_000  # characters, items, or steps of a range
 
 
@@ -40,7 +42,8 @@ class Unknown:
     """A value that cannot be told.
 
     Args:
-        kind: ``"number"``, ``"device"``, ``"name"`` (a path's last part) or ``"value"``.
+        kind: ``"number"``, ``"device"``, ``"name"`` (a path's last part), ``"plain"`` (numbers, texts that a
+            configuration leaves as they are, and lists of these) or ``"value"``.
         scale: by how much it may be larger than what is unknown in it.
     """
 
@@ -100,6 +103,10 @@ _ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
 }
 
 
+#: Of plain values, only numbers can be divided or taken from each other.
+_OF_NUMBERS_ALONE = (ast.Sub, ast.Div, ast.FloorDiv)
+
+
 def calculated(sign: ast.operator, left: Any, right: Any) -> Any:
     """The result of an operator, or what is known of it."""
     if isinstance(sign, ast.Add) and isinstance(left, Below) and isinstance(right, str):
@@ -135,7 +142,8 @@ def _check_growth(left: Any, right: Any) -> None:
 
 def _grown(sign: ast.operator, left: Any, right: Any) -> Unknown:
     """An unknown value can grow with each sign that is put to it, and again by each reference to it."""
-    numbers = all(is_number(side) or (isinstance(side, Unknown) and side.kind == "number") for side in (left, right))
+    kinds = ("number", "plain") if isinstance(sign, _OF_NUMBERS_ALONE) else ("number",)
+    numbers = all(is_number(side) or (isinstance(side, Unknown) and side.kind in kinds) for side in (left, right))
     if isinstance(sign, ast.Mult):
         times = [side if is_number(side) and not numbers else scale_of(side) for side in (left, right)]
         unknown = all(isinstance(side, Unknown) for side in (left, right))
@@ -209,6 +217,8 @@ def item_of(holder: Any, key: Any) -> Any:
             return holder[key]
         except (LookupError, TypeError):
             return Unknown()
+    if isinstance(holder, Component) and holder.target in SETTINGS:
+        return Unknown("plain")
     return Unknown(scale=scale_of(holder))
 
 

@@ -142,7 +142,7 @@ def _channels(items: Sequence[AuditItem], in_channels: int | None) -> list[Findi
     if in_channels is None:
         remedy = "convert the files to one number of channels"
         return _mixed(items, "mixed_channels", "number of channels", lambda shape: shape[:1], remedy)
-    seen = _group((item for item in items if item.image), lambda item: item.image.shape[0] if item.image else 0)
+    seen = group_by((item for item in items if item.image), lambda item: item.image.shape[0] if item.image else 0)
     if len(seen) == 1:
         remedy = f"all images have {next(iter(seen))}: leave in_channels out, or give weights of such images"
     else:

@@ -266,6 +266,7 @@ def step(**given: Any) -> dict[str, Any]:
 
 
 _CODE = "$'$' + '__import__(1)'"
+_SETTINGS = {"_target_": "monai_anomaly.handlers.TrainedSettings", "defaults": {"a": 1}, "path": "models/model.pt"}
 
 STEPS = {
     "a text that becomes code": value(
@@ -288,6 +289,12 @@ STEPS = {
     ),
     "a text cut out": value(
         "steps", "begins with a dollar", steps(settings={"seed": "$'a$1'[1:]"}), steps(settings={"seed": "a$1"})
+    ),
+    "a text cut out of settings of weights": values(
+        "steps",
+        "begins with a dollar",
+        {"known": _SETTINGS, "extra": steps(settings={"seed": "$@known['a'][1:]"})},
+        {"known": _SETTINGS, "extra": steps(settings={"seed": "$@known['a'] // 2", "pool": "$@known['a']"})},
     ),
     "a text split off": value(
         "steps", "begins with a dollar", steps(settings={"seed": "$'a b$1'.split('b')[1]"}), steps()
