@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..functional.reduction import mean_score
 from ..networks.maps.diffusion_map import DiffusionMap
 from ..utils import Keys, atomic_path, check_output, plain_tensor, unwrap
+from ..utils.atomic import all_or_none, remove_leftovers
 
 RESULTS = 2
 """Edition of what is kept: raised when the same settings give another map, so that older results are made again."""
@@ -38,6 +39,7 @@ class RestorationInferer(Inferer):
         super().__init__()
         self.reduction = reduction
         self.cache_dir = None if cache_dir is None else check_output(cache_dir)
+        self._tidy = False
 
     def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Score images.
@@ -63,15 +65,19 @@ class RestorationInferer(Inferer):
 
     def _through_cache(self, network: DiffusionMap, image: Tensor, folder: Path) -> dict[str, Tensor]:
         """Results of a batch: those that are there, and the others, which are kept."""
+        if not self._tidy:
+            remove_leftovers(folder)
+            self._tidy = True
         made_by = fingerprint(network)
         shape = str(tuple(image.shape[1:]))
         files = [folder / f"{_hash(made_by.encode(), shape.encode(), _bytes(one))}.pt" for one in image]
         missing = [row for row, file in enumerate(files) if not file.is_file()]
         if missing:
             made = _restore(network, image[missing])
-            for place, row in enumerate(missing):
-                with atomic_path(files[row], shared=True) as path:
-                    torch.save({key: value[place].cpu().clone() for key, value in made.items()}, path)
+            with all_or_none([files[row] for row in missing]):
+                for place, row in enumerate(missing):
+                    with atomic_path(files[row], shared=True) as path:
+                        torch.save({key: value[place].cpu().clone() for key, value in made.items()}, path)
         kept = [_read(file, image.device) for file in files]
         return {key: torch.stack([result[key] for result in kept]) for key in kept[0]}
 

@@ -8,8 +8,9 @@ import json
 import math
 import os
 import shutil
+import socket
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from .output_folder import check_output
 
 #: What ``torch.save`` says when a write fails: the name of its own source file, or that of its stream.
 _SIGNS_OF_PYTORCH = ("inline_container.cc", "iostream error")
+_OWNER = f"{socket.gethostname()}-"
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -45,7 +47,7 @@ def atomic_path(
     target = check_output(path, configuration)
     target.parent.mkdir(parents=True, exist_ok=True)
     # the name's end is kept, because image writers choose the format by it
-    own = f"{uuid.uuid4().hex}-" if shared else ""
+    own = f"{_OWNER}{os.getpid()}-{uuid.uuid4().hex}-" if shared else ""
     temporary = target.with_name(f".partial-{own}{target.name}")
     try:
         yield temporary
@@ -62,6 +64,62 @@ def atomic_path(
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def all_or_none(files: Sequence[Path]) -> Iterator[None]:
+    """Let files that were made together be there together, once :func:`remove_leftovers` has tidied up after a kill.
+
+    What is computed in one batch may differ in the last digits from what is computed in another. A run that goes on
+    after a kill must find all results of a batch, or none, to make them as an unbroken run does.
+
+    Args:
+        files: the files that the block writes, all in one folder.
+    """
+    journal = files[0].with_name(f".unfinished-{_OWNER}{os.getpid()}-.json")
+    write_json(journal, [file.name for file in files])
+    try:
+        yield
+    finally:  # an error is no kill: what is whole is kept
+        journal.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: str | os.PathLike[str]) -> None:
+    """Remove what processes that were killed while they wrote shared files have left unfinished.
+
+    Files of processes that are still there are let be, and those of other machines.
+
+    Args:
+        folder: folder of the files; need not be there.
+
+    Raises:
+        ValueError: when the run of a bundle may not write there.
+    """
+    folder = check_output(folder)
+    for path in _of_dead_processes(folder, ".unfinished-"):
+        for name in json.loads(path.read_text(encoding="utf-8")):
+            (folder / Path(name).name).unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+    for path in _of_dead_processes(folder, ".partial-"):
+        path.unlink(missing_ok=True)
+
+
+def _of_dead_processes(folder: Path, kind: str) -> Iterator[Path]:
+    begin = f"{kind}{_OWNER}"
+    for path in list(folder.glob(f"{begin}*-*")) if os.name == "posix" else []:
+        process = path.name.removeprefix(begin).partition("-")[0]
+        if process.isdigit() and not _is_running(int(process)):
+            yield path
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is another user's
+        return True
+    return True
 
 
 def _flush(path: Path) -> None:

@@ -17,7 +17,12 @@ from types import FrameType
 from typing import Any
 from weakref import WeakKeyDictionary
 
-FOLDER_IDS = ("output_dir", "ckpt_dir", "audit_dir")  # of a bundle's settings; the later ones may be below the first
+FOLDER_IDS = (
+    "output_dir",
+    "ckpt_dir",
+    "audit_dir",
+    "log_dir",
+)  # of a bundle's settings; the later ones may be below the first
 #: what MONAI, or a run after this one, would read as its configuration
 CONFIGURATIONS = frozenset({"all_folds.json", "metadata.json", "logging.conf", "large_files.yml"})
 _accepted: WeakKeyDictionary[Any, tuple[list[Any], list[Path]]] = WeakKeyDictionary()
@@ -49,8 +54,8 @@ def check_output(path: str | os.PathLike[str], configuration: bool = False) -> P
         configuration: whether it may have the name of a configuration.
 
     Raises:
-        ValueError: when it is outside ``output_dir``, ``ckpt_dir`` and ``audit_dir`` of the run, a program, or
-            a configuration.
+        ValueError: when it is outside ``output_dir``, ``ckpt_dir``, ``audit_dir`` and ``log_dir`` of the run, a
+            program, or a configuration.
     """
     real = Path(os.path.realpath(path))
     for workflow in workflows_in_use():

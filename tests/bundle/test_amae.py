@@ -349,7 +349,7 @@ def test_all_by_one_command_whose_repetition_does_nothing(tmp_path: Path, monkey
     assert labels["section"] == "unlabeled" and labels["counts"]["unlabeled"] == 8
     kept = [path for step in steps for path in (tmp_path / step).rglob("*") if path.suffix in (".pt", ".csv")]
     before = {path: path.stat().st_mtime_ns for path in [*kept, *(tmp_path / step / "job.json" for step in steps)]}
-    assert len(before) == 2 * 3 + 1 + 2
+    assert len(before) == 2 * 4 + 1 + 2
     scores = (tmp_path / "scores.csv").read_text()
     modules = [models(tmp_path / f"fold_{fold}/models") for fold in (0, 1)]
     run("amae", configs, **options)

@@ -111,7 +111,7 @@ def test_writers_refuse_another_folder_before_any_work(component: dict[str, Any]
     assert f"is outside {tmp_path / 'work/runs'}" in reason(caught.value) and not left(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["output_dir", "ckpt_dir", "audit_dir"])
+@pytest.mark.parametrize("name", ["output_dir", "ckpt_dir", "audit_dir", "log_dir"])
 def test_a_bundle_does_not_choose_a_folder_elsewhere_but_its_user_does(name: str, tmp_path: Path) -> None:
     text = "$'" + str(tmp_path) + "' + '/other'"
     component = {"_target_": WRITE, "path": f"$os.path.join(@{name}, 'x.txt')", "text": "text"}
