@@ -17,12 +17,8 @@ from types import FrameType
 from typing import Any
 from weakref import WeakKeyDictionary
 
-FOLDER_IDS = (
-    "output_dir",
-    "ckpt_dir",
-    "audit_dir",
-    "log_dir",
-)  # of a bundle's settings; the later ones may be below the first
+#: settings of a bundle that name its folders; the later ones may be below the first
+FOLDER_IDS = ("output_dir", "ckpt_dir", "audit_dir", "log_dir")
 #: what MONAI, or a run after this one, would read as its configuration
 CONFIGURATIONS = frozenset({"all_folds.json", "metadata.json", "logging.conf", "large_files.yml"})
 _accepted: WeakKeyDictionary[Any, tuple[list[Any], list[Path]]] = WeakKeyDictionary()
