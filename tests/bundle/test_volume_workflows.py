@@ -255,4 +255,4 @@ def test_what_is_no_volume_is_named(phantom: Path, flat: tuple[Any, Path], tmp_p
 def test_the_restoration_is_saved_by_the_part_for_it() -> None:
     parser = ConfigParser(bundle_files("diffusion_restoration")["configs/inference.json"])
     savers = parser.get_parsed_content("postprocessing").transforms
-    assert isinstance(savers[1], SaveRestorationd) and savers[1].keys == (Keys.RECONSTRUCTION,)
+    assert isinstance(savers[-1], SaveRestorationd) and savers[-1].keys == (Keys.RECONSTRUCTION,)
