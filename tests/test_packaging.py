@@ -48,7 +48,7 @@ THROUGH_MONAI = {
     "tensorboard": r"from monai\.handlers import TensorBoard",
 }
 # Imported where installed only; nobody needs them.
-OPTIONAL: set[str] = set()
+OPTIONAL = {"onnx", "onnxruntime", "onnxscript"}
 
 
 def canonical(name: str) -> str:

@@ -4,14 +4,12 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import logging
 import sys
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from .export_cli import add_export, bundle_folder, quiet
 from .recipe_names import recipe_names
 
 _EPILOG = """Run lint on a foreign bundle from outside its folder, or with `python -P`: `python -m` imports from the
@@ -29,9 +27,13 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m monai_an
         the exit code: 0 without errors, 1 with some, 2 for wrong use.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
-    if arguments and arguments[0] in ("lint", "verify"):
+    if arguments and arguments[0] in ("lint", "verify", "export"):
         _forget_paths_inside([Path(argument) for argument in arguments[1:]])
-    options = _parser(prog).parse_args(arguments)
+    parser = _parser(prog)
+    options, settings = parser.parse_known_args(arguments)
+    if settings and options.command != "export":  # the others have no settings of a bundle
+        parser.error(f"unrecognized arguments: {' '.join(settings)}")
+    options.settings = settings
     from ..utils.failures import run_command  # only now: it imports MONAI
 
     return run_command(lambda: options.run(options))
@@ -46,6 +48,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     _add_build(commands)
     _add_create(commands)
     _add_pack(commands)
+    add_export(commands)
     return parser
 
 
@@ -105,7 +108,7 @@ def _add_schema(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 def _lint(options: argparse.Namespace) -> int:
     from .lint import has_errors, lint_bundle, printable
 
-    found = {str(bundle): lint_bundle(_folder(bundle)) for bundle in options.bundles}
+    found = {str(bundle): lint_bundle(bundle_folder(bundle)) for bundle in options.bundles}
     failed = any(has_errors(findings) or (options.strict and findings) for findings in found.values())
     if options.json:
         print(
@@ -132,8 +135,8 @@ def _verify(options: argparse.Namespace) -> int:
             print(printable(str(bundle)))
         show = None if options.json else lambda result: print(f"  {printable(str(result))}", flush=True)
         sizes = (options.p, options.n, options.any)
-        with _quiet():
-            collected[str(bundle)] = verify_bundle(_folder(bundle), options.trust, sizes, show)
+        with quiet():
+            collected[str(bundle)] = verify_bundle(bundle_folder(bundle), options.trust, sizes, show)
     if options.json:
         print(
             json.dumps(
@@ -141,19 +144,6 @@ def _verify(options: argparse.Namespace) -> int:
             )
         )
     return int(any(result.status == FAIL for results in collected.values() for result in results))
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """MONAI logs every argument of every command and warns that configs are code, which lint has looked after."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
 
 
 def _build(options: argparse.Namespace) -> int:
@@ -184,13 +174,6 @@ def _schema(options: argparse.Namespace) -> int:
 
     copy_schema(options.path)
     return 0
-
-
-def _folder(bundle: Path) -> Path:
-    if not bundle.is_dir():
-        print(f"{bundle} is not a folder: give the bundle's folder, which holds configs/metadata.json", file=sys.stderr)
-        raise SystemExit(2)
-    return bundle
 
 
 def _forget_paths_inside(folders: Sequence[Path]) -> None:

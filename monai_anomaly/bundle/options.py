@@ -13,13 +13,16 @@ import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from monai.bundle import run
+from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS
 
 from ..utils import workflows_in_use
 from ..utils.failures import end_with_reason
 from .output_paths import check_output_paths
+
+_TRACKING: Mapping[str, Any] = cast(Any, DEFAULT_MLFLOW_SETTINGS)["configs"]
 
 
 def check_options(arguments: Sequence[str] | None = None) -> None:
@@ -57,6 +60,8 @@ def _check_arguments(arguments: Sequence[str] | None) -> None:
         return
     settings = _settings(files)
     ids = {_first_id(key) for key in settings}
+    if "tracking" in options:
+        ids |= _TRACKING.keys()  # MONAI adds them to the configuration
     for name in options:
         if _first_id(name) not in ids | set(inspect.signature(run).parameters):
             raise ValueError(f"unknown option --{name}: {_hint(name, settings, files[0].with_name('train.json'))}")

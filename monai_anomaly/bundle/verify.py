@@ -18,10 +18,12 @@ import numpy as np
 import torch
 
 from ..utils import read_settings, save_weights
+from .export_formats import read_exported
 from .lint import has_errors, lint_bundle
 from .lint.config_tree import MISSING, load_strict_json, look_up
 from .lint.ids import complete, required_ids
 from .metadata import verify_metadata_offline
+from .readme_exports import export_commands
 
 PASS, FAIL, SKIP = "pass", "fail", "skip"
 RTOL, ATOL = 1e-4, 1e-5
@@ -98,20 +100,24 @@ class Verifier:
         """MONAI's check_properties on the inference config."""
         return self._check_properties("inference")
 
-    def check_torchscript(self) -> str:
-        """Export to TorchScript and compare outputs on two batches before and after."""
+    def check_export(self) -> str:
+        """Run the export commands of the README and compare what they write on two batches with the network."""
         network = self.load_network()
-        exported, how = self._export(network)
-        worst = 0.0
-        for batch in (1, 3):
-            image = torch.rand(self.input_shape(batch), generator=torch.Generator().manual_seed(batch))
-            with torch.no_grad():
-                expected, actual = network(image), exported(image)
-            if not torch.allclose(actual, expected, rtol=RTOL, atol=ATOL):
-                difference = (actual - expected).abs().max().item()
-                raise ValueError(f"{how}, but for a batch of {batch} the outputs differ by up to {difference:.2g}")
-            worst = max(worst, (actual - expected).abs().max().item())
-        return f"{how}; outputs differ by at most {worst:.1g} (allowed: {ATOL:g} + {RTOL:g} of the value)"
+        if not self._checkpoint.is_file():  # members that begin alike have no map of their difference
+            draw = torch.Generator().manual_seed(0)
+            for parameter in network.parameters():
+                parameter.data += 0.02 * torch.randn(parameter.shape, generator=draw)
+        copy = self._copy_with_weights(network.state_dict())
+        told = []
+        for command in export_commands(self.root):
+            (copy / command.weights).parent.mkdir(parents=True, exist_ok=True)
+            self._save(network.state_dict(), copy / command.weights)
+            with _inside(copy):
+                command.run()
+            shape = command.shape or self.input_shape(1)
+            worst = self._compare(network, copy / command.output, shape[1:], str(command))
+            told.append(f"{command}: outputs differ by at most {worst:.1g}")
+        return f"{'; '.join(told)} (allowed: {ATOL:g} + {RTOL:g} of the value)"
 
     def check_load(self) -> str:
         """``monai.bundle.load`` of a copy, with weights saved from ``network_def`` where the bundle has none."""
@@ -198,33 +204,19 @@ class Verifier:
             raise ValueError(f"{self._config(kind)}: missing or under another id: {', '.join(wrong)}")
         return f"all properties of a {kind} workflow can be built"
 
-    def _export(self, network: torch.nn.Module) -> tuple[torch.nn.Module, str]:
-        """TorchScript of the network, by MONAI's own command, scripted or else traced."""
-        try:
-            return self._ckpt_export(network, use_trace=False), "scripted by ckpt_export"
-        except Exception as error:  # torch.jit raises many kinds; tracing is MONAI's documented second way
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        return self._ckpt_export(
-            network, use_trace=True
-        ), f"traced by ckpt_export, since scripting failed ({reason[:120]})"
-
-    def _ckpt_export(self, network: torch.nn.Module, use_trace: bool) -> torch.nn.Module:
-        from monai.bundle import ckpt_export
-
-        weights, target = self.scratch / "export.pt", self.scratch / "export.ts"
-        self._save(network.state_dict(), weights)
-        ckpt_export(
-            net_id="network_def",
-            filepath=str(target),
-            ckpt_file=str(weights),
-            meta_file=str(self._config("metadata")),
-            config_file=str(self._config("inference")),
-            use_trace=use_trace,
-            input_shape=list(self.input_shape(2)) if use_trace else None,
-            bundle_root=str(self.root),
-        )
-        module: torch.nn.Module = torch.jit.load(str(target), map_location="cpu")
-        return module.eval()
+    def _compare(self, network: torch.nn.Module, path: Path, shape: tuple[int, ...], how: str) -> float:
+        """Largest difference of the maps of random images, before and after."""
+        exported = read_exported(path)
+        worst = 0.0
+        for batch in (1, 3):
+            image = torch.rand(batch, *shape, generator=torch.Generator().manual_seed(batch))
+            with torch.no_grad():
+                expected, actual = network(image), exported(image)
+            difference = (actual - expected).abs().max().item()
+            if not torch.allclose(actual, expected, rtol=RTOL, atol=ATOL):
+                raise ValueError(f"{how}: for a batch of {batch} the outputs differ by up to {difference:.2g}")
+            worst = max(worst, difference)
+        return worst
 
     def _save(self, state: dict[str, torch.Tensor], path: Path) -> None:
         """Weights of the bundle's network, with the settings of the bundle's weights, from which it is built again."""
@@ -243,7 +235,7 @@ CHECKS: dict[str, Callable[[Verifier], str]] = {
     "net_in_out": Verifier.check_network,
     "train": Verifier.check_train,
     "inference": Verifier.check_inference,
-    "torchscript": Verifier.check_torchscript,
+    "export": Verifier.check_export,
     "load": Verifier.check_load,
 }
 

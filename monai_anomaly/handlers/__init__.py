@@ -17,11 +17,15 @@ from .report_writer import ReportWriter
 from .result_writers import MetricsWriter, ScoresWriter
 from .smoothed_loss import SmoothedLoss
 from .tensorboard_curves import TensorBoardCurves
+from .tracking import TRACKED_FILES, ListedLoss, TrackedFiles
 from .trained_settings import TrainedSettings, check_trained
 from .training_checkpoint import TrainingCheckpoint
 from .weight_average import WeightAverage
 
 __all__ = [
+    "ListedLoss",
+    "TRACKED_FILES",
+    "TrackedFiles",
     "AnomalyImagePanels",
     "AnomalyMetrics",
     "DiscrepancyLoader",

@@ -16,7 +16,7 @@ from small_bundle import small_configs, write_bundle
 from monai_anomaly.bundle.cli import main
 from monai_anomaly.bundle.verify import FAIL, PASS, SKIP, Verifier, verify_bundle
 
-NAMES = ["lint", "metadata", "net_in_out", "train", "inference", "torchscript", "load"]
+NAMES = ["lint", "metadata", "net_in_out", "train", "inference", "export", "load"]
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_weights_of_the_bundle_are_used(bundle: Path, verifier: Verifier) -> Non
     loaded = verifier.load_network().state_dict()
     assert all(torch.equal(loaded[key], state[key]) for key in state)
     assert "(models/model.pt)" in verifier.check_load()
-    assert "scripted" in verifier.check_torchscript()
+    assert "ckpt_export: outputs differ by at most" in verifier.check_export()
 
 
 def test_weights_of_another_network_fail(bundle: Path, verifier: Verifier) -> None:
@@ -135,16 +135,63 @@ def replace_network(monkeypatch: pytest.MonkeyPatch, network: type[torch.nn.Modu
     monkeypatch.setattr("monai.networks.nets.AutoEncoder", lambda **_: network())
 
 
-def test_tracing_is_the_second_way(verifier: Verifier, monkeypatch: pytest.MonkeyPatch) -> None:
-    replace_network(monkeypatch, NotScriptable)
-    assert "traced by ckpt_export, since scripting failed" in verifier.check_torchscript()
+def write_readme(root: Path, *commands: str) -> None:
+    """A README that tells users to type these commands."""
+    text = "\n".join(commands)
+    (root / "docs" / "README.md").write_text(f"# Small bundle\n\n```bash\n# export\n{text}\n```\n", encoding="utf-8")
+
+
+EXPORT = (
+    "python -m monai.bundle ckpt_export network_def --filepath models/own.ts --ckpt_file runs/weights.pt \\\n"
+    "    --meta_file configs/metadata.json --config_file configs/inference.json"
+)
+
+
+OURS = "python -m monai_anomaly.bundle export . --format {0} --output models/x.{0}"
 
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
-def test_an_export_with_other_outputs_fails(verifier: Verifier, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_readme_says_is_run_and_nothing_else(
+    bundle: Path, verifier: Verifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace_network(monkeypatch, NotScriptable)
+    with pytest.raises(Exception, match="variable number of arguments"):  # no README says that it must be traced
+        verifier.check_export()
+    write_readme(bundle, EXPORT)
+    with pytest.raises(Exception, match="variable number of arguments"):
+        verifier.check_export()
+    write_readme(bundle, EXPORT + ' --use_trace True --input_shape "[2,1,16,16]"')
+    assert "ckpt_export --use_trace: outputs differ by at most" in verifier.check_export()
+    (copy,) = (verifier.scratch / "load").iterdir()
+    assert (copy / "models/own.ts").is_file() and (copy / "runs/weights.pt").is_file()
+    assert not (copy / "models/model.ts").exists() and not (bundle / "models/own.ts").exists()
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_an_export_with_other_outputs_fails(bundle: Path, verifier: Verifier, monkeypatch: pytest.MonkeyPatch) -> None:
     replace_network(monkeypatch, Shifted)
+    write_readme(bundle, EXPORT + ' --use_trace True --input_shape "[2,1,16,16]"')
     with pytest.raises(ValueError, match="the outputs differ by up to 1"):
-        verifier.check_torchscript()
+        verifier.check_export()
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        (EXPORT + " --network_def '$print(1)'", "options that are not run: network_def"),
+        (EXPORT.replace("runs/weights.pt", "../weights.pt"), "leads out of the bundle: ../weights.pt"),
+        (EXPORT.replace("models/own.ts", "/tmp/own.ts"), "leads out of the bundle: /tmp/own.ts"),
+        ("python -m monai_anomaly.bundle export . --format png --output models/x.png", "ends with: .*invalid choice"),
+        (
+            "python -m monai_anomaly.bundle export . --format pt2 --output models/x.pt2",
+            "ends with: error: .*load_weights",
+        ),
+    ],
+)
+def test_a_command_that_cannot_be_run_fails(bundle: Path, verifier: Verifier, command: str, reason: str) -> None:
+    write_readme(bundle, command)
+    with pytest.raises(ValueError, match=reason):
+        verifier.check_export()
 
 
 def test_a_bundle_that_lint_refuses_is_not_run(bundle: Path, tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def test_bundle_verifies(name: str, tmp_path: Path) -> None:
     few = {key: 2 for key in ("num_folds", "num_steps") if key in config}
     (bundle / "configs/inference.json").write_text(json.dumps(config | few))
     results = verify_bundle(bundle)
-    assert {"lint", "metadata", "net_in_out", "train", "inference", "torchscript", "load"} <= {r.name for r in results}
+    assert {"lint", "metadata", "net_in_out", "train", "inference", "export", "load"} <= {r.name for r in results}
     assert all(result.status == "pass" for result in results), "\n".join(
         f"{result.name}: {result.message}" for result in results
     )

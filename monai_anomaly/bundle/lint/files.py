@@ -12,7 +12,7 @@ from pathlib import Path
 from .finding import WARNING, Finding
 from .large_files import LARGE_FILES, lint_large_files
 from .logging_config import lint_logging
-from .weights import lint_torchscript, lint_weights
+from .weights import lint_exported_program, lint_torchscript, lint_weights
 
 REQUIRED_FILES = (
     "LICENSE",
@@ -71,7 +71,7 @@ EXECUTABLE = frozenset(
 KNOWN = frozenset(
     f".{suffix}"
     for suffix in (
-        *("json", "conf", "md", "txt", "rst", "csv", "yml", "yaml", "bib", "pt", "ts", "onnx"),
+        *("json", "conf", "md", "txt", "rst", "csv", "yml", "yaml", "bib", "pt", "ts", "pt2", "onnx"),
         *("png", "jpg", "jpeg", "svg", "pdf", "nii", "gz"),
     )
 )
@@ -169,4 +169,5 @@ _CONTENT_RULES: dict[str, Callable[[Path, str], Iterator[Finding]]] = {
     ".conf": _lint_conf,
     ".pt": lint_weights,
     ".ts": lint_torchscript,
+    ".pt2": lint_exported_program,
 }

@@ -54,6 +54,21 @@ def lint_torchscript(path: Path, name: str) -> Iterator[Finding]:
                 yield Finding("weights", name, "", f"its code uses '{found[0]}'", remedy)
 
 
+def lint_exported_program(path: Path, name: str) -> Iterator[Finding]:
+    """An archive of ``torch.export`` holds a graph of operators; one that was compiled holds code of the machine."""
+    remedy = "write it with torch.export.save, not compiled"
+    problem = archive_problem(path, compressed=True)
+    if problem is None:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.namelist()
+        if not any(entry.endswith("/archive_format") for entry in entries):
+            problem = "not an archive of torch.export"
+        elif any(entry.endswith((".so", ".dll", ".dylib", ".cpp", ".cubin")) for entry in entries):
+            problem = "holds compiled code"
+    if problem is not None:
+        yield Finding("weights", name, "", problem, remedy)
+
+
 def archive_problem(path: Path, compressed: bool) -> str | None:
     """Say why a file is not an archive as torch writes it, or None; told from its table of contents.
 

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from typing import List  # noqa: UP035 - TorchScript reads it
+
 import torch
 from torch import Tensor, nn
 
@@ -91,8 +93,8 @@ class DiscrepancyMap(nn.Module):
         Raises:
             ValueError: naming what is missing, and the remedy.
         """
-        normal = int(self.network.present[: self.num_normal].sum())
-        unlabeled = int(self.network.present[self.num_normal :].sum())
+        present = self.network.present.tolist()
+        normal, unlabeled = sum(present[: self.num_normal]), sum(present[self.num_normal :])
         _check_numbers(
             self.score, normal, unlabeled, self.uses_unlabeled, self.uses_deviation, "; of those trained there are"
         )
@@ -149,8 +151,10 @@ class DiscrepancyMap(nn.Module):
         normal: list[Tensor] = []
         unlabeled: list[Tensor] = []
         variances: list[Tensor] = []
+        # asked as a whole, since the value of a part is not known while a graph is made; in the words of TorchScript
+        present: List[bool] = self.network.present.tolist()  # noqa: UP006
         for index, member in enumerate(self.network.members):
-            if bool(self.network.present[index]) and (index < self.num_normal or self.uses_unlabeled):
+            if present[index] and (index < self.num_normal or self.uses_unlabeled):
                 output = member(image)
                 if index < self.num_normal:
                     normal.append(output.reconstruction)

@@ -158,6 +158,17 @@ def test_a_torchscript_file_must_be_one(bundle: Path) -> None:
     assert ("weights", "models/model.ts") in fired(bundle, ERROR)
 
 
+def test_an_exported_program_must_be_one_without_compiled_code(bundle: Path) -> None:
+    path = bundle / "models" / "model.pt2"
+    torch.export.save(torch.export.export(torch.nn.ReLU(), (torch.zeros(2),)), str(path))
+    assert lint_bundle(bundle) == []
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("model/data/aotinductor/model.so", b"")
+    assert [item.message for item in lint_bundle(bundle)] == ["holds compiled code"]
+    torch.save({}, path)
+    assert ("weights", "models/model.pt2") in fired(bundle, ERROR)
+
+
 ENTRY = {"path": "models/model.pt", "url": "https://example.org/model.pt", "hash_type": "sha256", "hash_val": "0" * 64}
 
 
