@@ -100,7 +100,7 @@ def test_what_is_there_already_is_not_counted(data: dict[str, Any], tmp_path: Pa
 def test_every_bundle_tells_what_it_would_train(name: str, data: dict[str, Any], tmp_path: Path) -> None:
     found = rows(name, ["train"], **data, output_dir=str(tmp_path), pseudo_labels=None)
     usual = bundle_files(name)["configs/train.json"]
-    members = usual["num_members"] if name.startswith("d2ue") else 1
+    members = usual["trained"]["defaults"]["num_members"] if name.startswith("d2ue") else 1
     assert found["training"].epochs == usual["max_epochs"] * members and found["training"].state == "begins"
     assert isinstance(found["training"].to_see, int) and found["training"].to_see > 0
 

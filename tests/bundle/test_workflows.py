@@ -58,7 +58,8 @@ def train(name: str, **options: Any) -> None:
     """Train a bundle, of two modules that are compared one network of each."""
     config = json.loads((BUNDLES / name / "configs/train.json").read_text())
     compares = "num_normal" in config or "pseudo_labels" in config
-    folds = [{"fold": 0}, {"fold": config["num_folds"] // 2}] if compares else [{}]
+    numbers = config | config["trained"]["defaults"]
+    folds = [{"fold": 0}, {"fold": numbers["num_folds"] // 2}] if compares else [{}]
     for fold in folds:
         run(name, ["train"], **options, **fold)
 
