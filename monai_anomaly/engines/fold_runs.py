@@ -93,8 +93,9 @@ class FoldRuns:
                 "--fold NUMBER without all_folds.json to train one fold on several GPUs"
             )
         workflow = _workflow_in_use()
+        configuration = _configuration(workflow)  # checked before anything is written
         with atomic_path(self.output_dir / CONFIGURATION, configuration=True) as path:
-            path.write_text(_configuration(workflow), encoding="utf-8")
+            path.write_text(configuration, encoding="utf-8")
         command = self._command(workflow)
         commands = {fold: [*command, "--fold", str(fold)] for fold in self.folds}
         codes = self.run_commands(commands)

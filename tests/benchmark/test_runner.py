@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import subprocess
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -160,9 +161,10 @@ TINY: dict[str, Any] = {
 def unlike(matrix: Matrix, monkeypatch: pytest.MonkeyPatch) -> Matrix:
     """A training that uses another's file, and one of folds and two steps."""
 
-    def copy(command: list[str], **options: Any) -> None:  # faster than to build them
+    def copy(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:  # faster than to build them
         for name in command[command.index("build") + 1 : command.index("--output-dir")]:
             shutil.copytree(REPOSITORY / "bundles" / name, Path(command[-1]) / name, dirs_exist_ok=True)
+        return subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setattr("monai_anomaly.benchmark.plan.subprocess.run", copy)
     data = {"index": "index.csv", "seeds": [0], "overrides": TINY}
