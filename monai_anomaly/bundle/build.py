@@ -5,7 +5,8 @@
 A recipe names its layers (shared wiring, single network or ensemble, kind of network, ...) and adds what is special
 about one method. Layers and recipe are merged key by key; a key that two of them define is an error, so every setting
 has one home. ``network_settings`` names the settings that shape the network: a training records them with the weights,
-and whatever loads these takes them from there. What comes out is an ordinary MONAI bundle that runs wherever
+and whatever loads these takes them from there; ``part_settings`` names those of a part that an overlay trains later,
+which that training records. What comes out is an ordinary MONAI bundle that runs wherever
 ``monai_anomaly`` is installed.
 
 Beside the sections of the files that every bundle has, ``overlays`` may hold more of them by name: each becomes a file
@@ -62,7 +63,8 @@ def bundle_files(name: str) -> dict[str, Any]:
             _merge(merged, sections[part], part)
         contents[f"configs/{config}.json"] = merged
     contents |= _overlays(sections)
-    follow_weights({path: content for path, content in contents.items() if isinstance(content, dict)}, network)
+    followed = [*network, *sections.get("part_settings", {})]
+    follow_weights({path: content for path, content in contents.items() if isinstance(content, dict)}, followed)
     for source, target in _COPIED.items():
         contents[target] = (_RECIPES / "files" / source).read_text(encoding="utf-8")
     contents["docs/README.md"] = _render_readme(name, sections)

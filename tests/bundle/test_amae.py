@@ -258,7 +258,7 @@ def test_wrong_start_weights_are_named(kind: str, name: str, data: dict[str, Any
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (None, "do not exist: write them with configs/pseudo_labels.json of the bundle amae_stage1"),
+        (None, "does not exist: write it with configs/pseudo_labels.json of the bundle amae_stage1"),
         ({"normal": ["images/unlabeled_000.png"], "abnormal": []}, "calls no image abnormal, so module B"),
         ({"normal": [], "abnormal": ["images/other.png"]}, "not in the unlabeled section, first images/other.png"),
     ],

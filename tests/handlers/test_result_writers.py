@@ -227,6 +227,7 @@ def test_settings_of_the_training_stand_beside_a_file_of_weights_or_in_the_folds
     settings = write_metrics(folder, tmp_path, checkpoint=runs)["settings"]
     assert settings["checkpoint"] == "runs"
     assert settings["training"] == {"seed": 1, "fold": [0, 2, 10], "size": [[2, 0], [2, 0], [2, 1]]}
+    (runs / "fold_2/models/model.pt").touch()
     settings = write_metrics(folder, tmp_path, checkpoint=runs / "fold_2/models/model.pt")["settings"]
     assert settings["training"] == {"seed": 1, "fold": 2, "size": [2, 0]}
 

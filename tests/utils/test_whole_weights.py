@@ -79,9 +79,9 @@ def test_settings_beside_the_file(tmp_path: Path) -> None:
     assert read_settings(tmp_path / "model.pt") == {}
     (tmp_path / "training.json").write_text('{"width": 4}')
     assert read_settings(tmp_path / "model.pt") == {"width": 4}
-    for text in ("{", "[1]"):
+    for text, remedy in (("{", "correct it at that place"), ("[1]", "copy it again from the training")):
         (tmp_path / "training.json").write_text(text)
-        with pytest.raises(ValueError, match=r"training.json .*copy it again from the training"):
+        with pytest.raises(ValueError, match=rf"training.json .*{remedy}"):
             read_settings(tmp_path / "model.pt")
 
 
