@@ -17,6 +17,7 @@ from monai_anomaly.bundle import export
 from monai_anomaly.bundle.build import recipe_names
 from monai_anomaly.bundle.cli import main
 from monai_anomaly.bundle.export import FORMATS, BundleNetwork, parse_settings, sample_images
+from monai_anomaly.bundle.parity import compare_maps, takes_gradient
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 VOLUMES = ("d2ue_aeu-3d", "restorer-3d")
@@ -107,14 +108,16 @@ def test_the_file_gives_the_maps_of_the_network(bundle: BundleNetwork, format: s
         pytest.importorskip("onnxscript", reason='ONNX is an extra: pip install "monai-anomaly[onnx]"')
     path = tmp_path / f"model{FORMATS[format]}"
     exported = bundle.export(format, path)
-    assert exported.difference <= 1e-4 and exported.images == 5 and str(path) in str(exported)
+    jumps = takes_gradient(bundle.graph)
+    assert jumps is bundle.root.name.startswith("d2ue")
+    assert exported.difference <= (1e-2 if jumps else 1e-4) and exported.images == 5 and str(path) in str(exported)
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
     module = load(path)
     for count in (1, 4, 7):  # none of them is the number that was traced
         images = torch.rand(count, *exported.shape, generator=torch.Generator().manual_seed(count)) * 2 - 1
         expected, actual = bundle.network(images).detach(), module(images)
         assert expected.std() > 0 and not actual.requires_grad
-        torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+        assert compare_maps(actual, expected).holds(1e-4, jumps)
     documents = documents_of(path)
     assert documents["metadata.json"]["network_data_format"]["inputs"]["image"]["num_channels"] == 1
     assert documents["inference.json"]["network_def"]
