@@ -60,7 +60,15 @@ def _parser(prog: str, description: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--config", nargs="+", default=[], metavar="NAME", help="more configurations of the bundle, such as paper"
     )
-    parser.add_argument("--dry-run", action="store_true", help="print the command, and run nothing")
+    parser.add_argument(
+        "--dry-run",
+        nargs="?",
+        const="True",
+        default="False",
+        choices=("True", "False"),
+        metavar="True",
+        help="print the command and, of a training, what each step would cost; run nothing",
+    )
     return parser
 
 
@@ -74,8 +82,11 @@ def _run(arguments: Sequence[str], parser: argparse.ArgumentParser, kind: str) -
     status = run_command(lambda: command.extend(_command(options, kind, settings)))
     if status == 0:
         print(shown(command), flush=True)
+    dry = options.dry_run == "True"
+    if status or (dry and kind != "train"):
+        return status
     # not within run_command: how a run ends after an error, the bundle itself has said
-    return status if status or options.dry_run else run_module("monai.bundle", command)
+    return run_module("monai.bundle", [*command, "--dry_run", "True"] if dry else command)
 
 
 def as_written(argument: str) -> str:

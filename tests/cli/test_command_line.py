@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -76,8 +77,13 @@ def test_wrong_use_ends_with_status_2(arguments: list[str], capsys: pytest.Captu
 
 
 def printed(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> list[str]:
-    assert main([*arguments, "--dry-run"]) == 0
-    return shlex.split(capsys.readouterr().out.replace("\\\n", ""))
+    with mock.patch("monai_anomaly.cli.runs.run_module", return_value=0) as run:
+        assert main([*arguments, "--dry-run"]) == 0
+    words = shlex.split(capsys.readouterr().out.replace("\\\n", ""))
+    # a training says as well what each step would cost
+    costs = [mock.call("monai.bundle", [*words[3:], "--dry_run", "True"])]
+    assert run.call_args_list == (costs if arguments[0] == "train" else [])
+    return words
 
 
 def test_the_command_of_monai_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
