@@ -82,7 +82,7 @@ def is_dicom_file(path: str) -> bool:
 
 def _read(path: str) -> Any:
     if not HAS_PYDICOM:
-        raise UnusableImageError(f"image {path} cannot be checked without pydicom: pip install 'pydicom>=3'")
+        raise UnusableImageError(f"image {path} cannot be checked without pydicom: pip install pydicom")
     with open(path, "rb") as stream:
         pydicom.filereader.read_preamble(stream, True)
         meta = pydicom.filereader.read_dataset(stream, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
@@ -118,7 +118,8 @@ def _layout(dataset: Any, path: str) -> tuple[int, int, int, int, int]:
 
 
 def _check_native(dataset: Any, path: str, size: int, frames: int) -> None:
-    element = dataset.get_item("PixelData", keep_deferred=True)
+    # pydicom 2 reads what is asked for
+    element = dataset.get_item("PixelData", **({} if _is_pydicom_2() else {"keep_deferred": True}))
     if element.value is None:  # left in the file: the length is what the element says, not what there is
         have = min(int(element.length), os.path.getsize(path) - int(element.value_tell))
     else:
@@ -135,12 +136,7 @@ def _check_native(dataset: Any, path: str, size: int, frames: int) -> None:
 
 
 def _check_frames(dataset: Any, path: str, rows: int, columns: int, frames: int) -> None:
-    offsets = [dataset.get(name) for name in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")]
-    parts = list(
-        encaps.generate_fragmented_frames(
-            dataset.PixelData, number_of_frames=frames, extended_offsets=None if None in offsets else tuple(offsets)
-        )
-    )
+    parts = _fragments(dataset, frames)
     # a single frame may lie in several fragments; more than one beginning are more than one frame
     beginnings = sum(codestream_size(part) is not None for part in parts[0]) if len(parts) == 1 else 0
     if max(len(parts), beginnings) != frames:
@@ -155,6 +151,23 @@ def _check_frames(dataset: Any, path: str, rows: int, columns: int, frames: int)
                 f"image {path} has Rows and Columns {(rows, columns)}, but its compressed frame {number} is of {size}: "
                 "export it again"
             )
+
+
+def _is_pydicom_2() -> bool:
+    """MONAI Label needs this version."""
+    return bool(pydicom.__version_info__[0] == "2")
+
+
+def _fragments(dataset: Any, frames: int) -> list[Any]:
+    """Return the fragments of each compressed frame."""
+    if _is_pydicom_2():
+        return list(encaps.generate_pixel_data(dataset.PixelData, frames))
+    offsets = [dataset.get(name) for name in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")]
+    return list(
+        encaps.generate_fragmented_frames(
+            dataset.PixelData, number_of_frames=frames, extended_offsets=None if None in offsets else tuple(offsets)
+        )
+    )
 
 
 def _check_rescaling(dataset: Any, path: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
@@ -27,5 +28,7 @@ def save_dicom(path: Path, pixels: bytes = PIXELS.tobytes(), syntax: str = Expli
         setattr(dataset, name, value)
     dataset.PixelData = pixels
     dataset["PixelData"].is_undefined_length = dataset.file_meta.TransferSyntaxUID.is_compressed
-    dataset.save_as(path, enforce_file_format=True)
+    # the name of this option is another one in pydicom 2
+    complete = {"enforce_file_format": True} if pydicom.__version_info__[0] != "2" else {"write_like_original": False}
+    dataset.save_as(path, **complete)
     return path
