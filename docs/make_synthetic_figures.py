@@ -15,6 +15,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from monai_anomaly.cli.gallery import main as gallery_command
 from monai_anomaly.data import sample_dir
 from monai_anomaly.transforms import gallery
 from monai_anomaly.transforms.gallery_page import planes
@@ -57,7 +58,7 @@ def sheet(name: str, *arguments: str) -> None:
     """A contact sheet of the gallery with two seeds."""
     with tempfile.TemporaryDirectory() as folder:
         page = str(Path(folder) / "gallery.html")
-        status = gallery.main([*arguments, "--seeds", "2", "--output", page, "--figure", str(IMAGES / name)])
+        status = gallery_command([*arguments, "--seeds", "2", "--output", page, "--figure", str(IMAGES / name)])
     if status:
         raise SystemExit(status)
 
