@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,6 +43,20 @@ class Method(NamedTuple):
         """Content of one of its configuration files."""
         content: dict[str, Any] = json.loads((self.folder / "configs" / f"{config}.json").read_text(encoding="utf-8"))
         return content
+
+    def said_by_training(self, given: Iterable[str] = ()) -> dict[str, Any]:
+        """What its training's configurations say otherwise than ``train``, which an evaluation must know: a score.
+
+        Args:
+            given: names of settings that are left out, since they are given.
+        """
+        known = self.read("train")
+        said = {key: value for config in self.configs[1:] for key, value in self.read(config).items()}
+        plain = {key: value for key, value in said.items() if isinstance(value, str | int | float | bool)}
+        ours = {*self.read("evaluate"), *given, "run"}
+        return {
+            key: value for key, value in plain.items() if key in known and key not in ours and "@" not in str(value)
+        }
 
 
 def comparison_matrix(
@@ -85,7 +99,7 @@ def comparison_matrix(
         }
         for method in methods
     }
-    evaluations = {method.name: {"save_maps": True} | _as_trained(method, given) for method in methods}
+    evaluations = {method.name: {"save_maps": True} | method.said_by_training(given) for method in methods}
     rows: list[Mapping[str, Any]] = [{"label": name, "cells": {COLUMN: [name, name]}} for name in names]
     matrix = Matrix("comparison", {DATASET: source}, trainings, evaluations, rows)
     matrix.check()
@@ -94,15 +108,6 @@ def comparison_matrix(
 
 def _settings(method: Method) -> set[str]:
     return {first_id(key) for config in (*method.configs, "evaluate") for key in method.read(config)}
-
-
-def _as_trained(method: Method, given: Mapping[str, Any]) -> dict[str, Any]:
-    """What the configurations of a training say otherwise than ``train``, which the evaluation must know: a score."""
-    known = method.read("train")
-    said = {key: value for config in method.configs[1:] for key, value in method.read(config).items()}
-    plain = {key: value for key, value in said.items() if isinstance(value, str | int | float | bool)}
-    ours = {*method.read("evaluate"), *given, "run"}
-    return {key: value for key, value in plain.items() if key in known and key not in ours and "@" not in str(value)}
 
 
 def evaluation_folders(matrix: Matrix, output_dir: str | os.PathLike[str]) -> dict[str, list[Path]]:

@@ -92,7 +92,10 @@ def _plan(parser: ConfigParser, run_id: str, prefix: str) -> Iterator[PlannedSte
 def _part(parser: ConfigParser, place: str, prefix: str) -> Iterator[PlannedStep]:
     try:
         part = parser.get_parsed_content(place)
-    except RuntimeError:  # files that a step before writes are not there yet
+    except RuntimeError:
+        if "uses" not in (parser.get(place) or {}):
+            raise
+        # files that a step before writes are not there yet
         part = _changed(parser, **{f"{place}::uses": [UNKNOWN]}).get_parsed_content(place)
     if isinstance(part, FoldRuns):
         for fold in part.folds:

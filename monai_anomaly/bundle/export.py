@@ -20,7 +20,7 @@ from torch import Tensor, fx, nn
 
 from ..data import inference_items, load_datalist, sample_dir
 from ..transforms import LoadImageChecked, ScaleSourceRange
-from ..utils import atomic_path, plain_tensor
+from ..utils import atomic_path, plain_tensor, read_settings
 from .capture import capture, switches
 from .export_formats import FORMATS, WRITERS, read_exported
 from .parity import TOLERANCE, compare_maps, takes_gradient
@@ -164,9 +164,8 @@ class BundleNetwork:
         metadata = _config(self.root, "metadata.json")
         documents["metadata.json"] = json.loads(metadata.read_text(encoding="utf-8"))
         checkpoint = Path(str(self.parser.get_parsed_content("checkpoint")))
-        training = checkpoint.with_name("training.json")
-        if training.is_file():
-            documents["training.json"] = json.loads(training.read_text(encoding="utf-8"))
+        if training := read_settings(checkpoint):
+            documents["training.json"] = training
         channels, *size = self.images.shape[1:]
         documents["export.json"] = {
             "bundle": self.root.name,

@@ -20,6 +20,7 @@ _OPTIONS = {
     "monai.bundle": {"filepath", "ckpt_file", "meta_file", "config_file", "key_in_ckpt", "use_trace", "input_shape"},
     "monai_anomaly.bundle": {"format", "checkpoint", "output", "config_file"},
 }
+_PLAIN = re.compile(r"[A-Za-z_]\w*|\.")
 _DEFAULT = (
     "python -m monai.bundle ckpt_export network_def --filepath models/model.ts --ckpt_file models/model.pt "
     "--meta_file configs/metadata.json --config_file configs/inference.json"
@@ -44,8 +45,7 @@ class ExportCommand:
     @property
     def options(self) -> dict[str, str]:
         """Options by name."""
-        words = self.words[4:]
-        return {word[2:]: value for word, value in zip(words, (*words[1:], ""), strict=True) if word.startswith("--")}
+        return {name[2:]: value for name, value in zip(self.words[5::2], self.words[6::2], strict=False)}
 
     @property
     def weights(self) -> str:
@@ -86,13 +86,26 @@ class ExportCommand:
     def _call(self) -> int | str | None:
         if self.module == "monai_anomaly.bundle":
             return export_by_words([*self.words[3:], "--trust"])  # lint has been asked before
-        import fire  # what reads the arguments of monai.bundle
+        from fire.parser import DefaultParseValue  # what reads the values of options of monai.bundle
         from monai.bundle import ckpt_export
 
-        fire.Fire({"ckpt_export": ckpt_export}, command=list(self.words[3:]), name="monai.bundle")
+        ckpt_export(self.words[4], **{name: DefaultParseValue(value) for name, value in self.options.items()})
         return None
 
     def _check(self) -> None:
+        """Refuse whatever is not one argument and pairs ``--option value``: fire knows other ways to say an option."""
+        argument, *pairs = self.words[4:] or ("",)
+        names, values = pairs[::2], pairs[1::2]
+        if (
+            not _PLAIN.fullmatch(argument)
+            or len(names) != len(values)
+            or not all(name.startswith("--") for name in names)
+            or any(value.startswith("-") for value in values)
+        ):
+            raise ValueError(
+                f"{shlex.join(self.words)} of docs/README.md is not run: write the name of the network (or the folder) "
+                "and then pairs --option value"
+            )
         unknown = self.options.keys() - _OPTIONS[self.module]
         if unknown:
             raise ValueError(

@@ -108,8 +108,26 @@ def _command(options: argparse.Namespace, kind: str, settings: Sequence[str]) ->
         given["dataset_dir"] = os.path.dirname(given["datalist"]) or "."
     command = ["run", "--config_file", files[0] if len(files) == 1 else "[" + ",".join(map(repr, files)) + "]"]
     command += ["--bundle_root", str(bundle)]
-    command += [part for name, value in given.items() if value for part in (f"--{name}", value)]
-    return [*command, *settings]
+    command += [part for name, value in given.items() if value for part in (f"--{name}", _as_path(value))]
+    return [*command, *settings, *(_said_by_training(bundle, settings) if kind == "evaluate" else [])]
+
+
+def _as_path(text: str) -> str:
+    """A path that MONAI's command line does not take for a number, a list or another value of Python."""
+    from fire.parser import DefaultParseValue
+
+    return text if isinstance(DefaultParseValue(text), str) else os.path.join(".", text)
+
+
+def _said_by_training(bundle: Path, settings: Sequence[str]) -> list[str]:
+    """Settings with which ``train`` has trained and scored the whole of a bundle, unless they are given."""
+    from ..benchmark.comparison import Method
+
+    given = {setting[2:].partition("=")[0] for setting in settings if setting.startswith("--")}
+    if "fold" in given:
+        return []
+    said = Method(bundle.name, bundle, training_configurations(bundle)).said_by_training(given)
+    return [part for name, value in said.items() for part in (f"--{name}", str(value))]
 
 
 def _bundle_folder(bundle: str, output_dir: str) -> Path:

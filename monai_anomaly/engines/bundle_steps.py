@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow
 
 from ..utils import check_output
 from .step_runs import run_steps
@@ -107,6 +107,7 @@ class BundleSteps:
 
 def _run(step: Mapping[str, Any]) -> None:
     check_settings(step["overrides"])
+    _check_known(step["overrides"], step["configs"])
     workflow = ConfigWorkflow(config_file=step["configs"], workflow_type="train", **step["overrides"])
     workflow.initialize()
     workflow.run()
@@ -125,6 +126,15 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     _check_names("settings", settings)
     for name, value in settings.items():
         _check_plain(name, value)
+
+
+def _check_known(settings: Mapping[str, Any], configs: Sequence[str]) -> None:
+    """Refuse what is no setting of these configurations: a workflow has arguments of its own, such as a logging file."""
+    known = {name for config in configs for name in ConfigParser.load_config_file(config)}
+    if unknown := sorted(settings.keys() - known):
+        raise ValueError(
+            f"{', '.join(unknown)} of a step is no setting of {', '.join(map(str, configs))}: leave it out"
+        )
 
 
 def _check_plain(name: str, value: Any) -> None:

@@ -28,6 +28,7 @@ class CheckpointFile:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self.before = self.path.with_name(f"{self.path.stem}_before{self.path.suffix}")
+        self._is_broken = False  # the newest file, which must not take the place of the one before
 
     def save(self, state: dict[str, Any]) -> None:
         """Write a new file and keep the one that was there.
@@ -37,11 +38,13 @@ class CheckpointFile:
         """
         with atomic_path(self.path, durable=True) as temporary:
             torch.save(state, temporary)
-            if self.path.is_file():
+            if self.path.is_file() and not self._is_broken:
                 self._keep()
+        self._is_broken = False
 
     def _keep(self) -> None:
         with atomic_path(self.before) as temporary:
+            temporary.unlink(missing_ok=True)  # a kill between the next two steps leaves it
             try:
                 os.link(self.path, temporary)
             except OSError:  # a file system without links
@@ -60,6 +63,7 @@ class CheckpointFile:
             except Exception as error:  # PyTorch raises many kinds for a broken file, some without a text
                 problems.append(f"{path} cannot be read ({str(error).partition(chr(10))[0] or type(error).__name__})")
                 continue
+            self._is_broken = bool(problems)
             for problem in problems:
                 logger.warning("%s: going on from the checkpoint before, %s", problem, path.name)
             return state

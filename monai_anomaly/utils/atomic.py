@@ -20,6 +20,7 @@ from .output_folder import check_output
 #: What ``torch.save`` says when a write fails: the name of its own source file, or that of its stream.
 _SIGNS_OF_PYTORCH = ("inline_container.cc", "iostream error")
 _OWNER = f"{socket.gethostname()}-"
+_RUN = uuid.uuid4().hex  # a restarted container may give a process the name and number of the one that was killed
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -47,7 +48,7 @@ def atomic_path(
     target = check_output(path, configuration)
     target.parent.mkdir(parents=True, exist_ok=True)
     # the name's end is kept, because image writers choose the format by it
-    own = f"{_OWNER}{os.getpid()}-{uuid.uuid4().hex}-" if shared else ""
+    own = f"{_OWNER}{os.getpid()}-{_RUN}-{uuid.uuid4().hex}-" if shared else ""
     temporary = target.with_name(f".partial-{own}{target.name}")
     try:
         yield temporary
@@ -76,7 +77,7 @@ def all_or_none(files: Sequence[Path]) -> Iterator[None]:
     Args:
         files: the files that the block writes, all in one folder.
     """
-    journal = files[0].with_name(f".unfinished-{_OWNER}{os.getpid()}-.json")
+    journal = files[0].with_name(f".unfinished-{_OWNER}{os.getpid()}-{_RUN}-.json")
     write_json(journal, [file.name for file in files])
     try:
         yield
@@ -107,12 +108,14 @@ def remove_leftovers(folder: str | os.PathLike[str]) -> None:
 def _of_dead_processes(folder: Path, kind: str) -> Iterator[Path]:
     begin = f"{kind}{_OWNER}"
     for path in list(folder.glob(f"{begin}*-*")) if os.name == "posix" else []:
-        process = path.name.removeprefix(begin).partition("-")[0]
-        if process.isdigit() and not _is_running(int(process)):
+        process, run = path.name.removeprefix(begin).split("-")[:2]
+        if process.isdigit() and not _is_running(int(process), run):
             yield path
 
 
-def _is_running(process: int) -> bool:
+def _is_running(process: int, run: str) -> bool:
+    if process == os.getpid():
+        return run == _RUN
     try:
         os.kill(process, 0)
     except ProcessLookupError:

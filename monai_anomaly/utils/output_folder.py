@@ -110,19 +110,27 @@ def _own_folders(workflow: Any) -> list[Path]:
 
 
 def _is_given(workflow: Any, name: str) -> bool:
-    """Whether a setting is the caller's: an option of the command line, or what stands in no file of the bundle."""
+    """Whether a setting is the caller's: an option of the command line, or a path that no file of the bundle says.
+
+    MONAI rewrites references and macros when it reads a file, so a text with either, which may come from a file, is not
+    the caller's unless the command line has it.
+    """
     if any(argument.partition("=")[0] == f"--{name}" for argument in sys.argv[1:]):
         return True
     said = workflow.parser.get(name)
-    return not isinstance(said, str) or said not in _texts(Path(workflow.config_root_path))
+    if not isinstance(said, str):
+        return isinstance(said, os.PathLike)
+    configs = _configurations(Path(workflow.config_root_path))
+    macro = any(str(config.get(name, "")).startswith("%") for config in configs)
+    return not (macro or said.startswith(("$", "@", "%")) or said in _walk(configs))
 
 
-def _texts(folder: Path) -> set[str]:
-    """All texts of the configuration files in a folder."""
+def _configurations(folder: Path) -> list[dict[str, Any]]:
+    """Content of the configuration files in a folder."""
     from monai.bundle import ConfigParser  # a workflow is running, so it is imported already
 
     files = [path for path in folder.iterdir() if path.suffix.lower() in (".json", ".yaml", ".yml")]
-    return {text for path in files for text in _walk(ConfigParser.load_config_file(path))}
+    return [ConfigParser.load_config_file(path) for path in files]
 
 
 def _walk(config: Any) -> Iterator[str]:

@@ -31,7 +31,7 @@ def _refuse_part(module: nn.Module, state_dict: Mapping[str, Any], prefix: str, 
     if prefix:
         return
     own = module.state_dict()
-    problems = [*_misfits(own, state_dict)]
+    problems = [*_misfits(own, state_dict), *_left_out(own)]
     if problems:
         shown = "; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
         raise RuntimeError(f"the weights do not fit {type(module).__name__}: {shown}. Nothing was loaded: {_REMEDY}.")
@@ -42,6 +42,14 @@ def _refuse_part(module: nn.Module, state_dict: Mapping[str, Any], prefix: str, 
             f"{len(kept)} of the {len(own)} tensors of {type(module).__name__}, such as {kept[0]}, were not among the "
             f"weights or had another shape there. Nothing was loaded: {_REMEDY}."
         )
+
+
+def _left_out(own: Mapping[str, Any]) -> list[str]:
+    """Weights that MONAI's ``copy_model_state`` has left out because the network has no place for them."""
+    copying = locals_of_caller("monai.networks.utils", "copy_model_state")
+    if any(copying.get(name) for name in ("dst_prefix", "mapping", "exclude_vars", "filter_func")):
+        return []  # the caller has chosen
+    return [f"{name} has no place" for name in copying.get("src_dict", {}) if name not in own]
 
 
 def _misfits(own: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:

@@ -179,6 +179,15 @@ def test_an_export_with_other_outputs_fails(bundle: Path, verifier: Verifier, mo
     ("command", "reason"),
     [
         (EXPORT + " --network_def '$print(1)'", "options that are not run: network_def"),
+        # other ways in which fire takes an option, or an argument for one
+        (EXPORT.replace("network_def", "network_def -network_def='$print(1)'"), "is not run: write the name"),
+        (EXPORT.replace("network_def", "network_def --network_def='$print(1)'"), "is not run: write the name"),
+        (EXPORT.replace("network_def", "network_def models/other.ts"), "is not run: write the name"),
+        (EXPORT.replace("network_def", "network_def models/a.ts -x"), "is not run: write the name"),
+        (EXPORT + " -filepath=/tmp/own.ts", "is not run: write the name"),
+        (EXPORT + " --args_file args.json", "options that are not run: args_file"),
+        (EXPORT + " --use_trace", "is not run: write the name"),
+        (EXPORT.replace("network_def", "$print"), "is not run: write the name"),
         (EXPORT.replace("runs/weights.pt", "../weights.pt"), "leads out of the bundle: ../weights.pt"),
         (EXPORT.replace("models/own.ts", "/tmp/own.ts"), "leads out of the bundle: /tmp/own.ts"),
         ("python -m monai_anomaly.bundle export . --format png --output models/x.png", "ends with: .*invalid choice"),

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from unittest import mock
 
+import fire.parser
 import pytest
 
 from monai_anomaly.bundle.build import build_bundle
@@ -123,6 +124,33 @@ def test_a_bundle_is_trained_as_a_whole(
     files = words[words.index("--config_file") + 1].strip("[]").replace("'", "").split(",")
     assert [Path(file).stem for file in files] == configs
     assert {Path(file).parent for file in files} == {tmp_path / "bundle" / options[0] / "configs"}
+
+
+@pytest.mark.parametrize(
+    ("options", "score"),
+    [
+        (["ddad"], "refined_dual"),  # what its pipeline trains for
+        (["ddad", "--config", "aeu"], "refined_dual"),
+        (["ddad", "--score", "inter"], "inter"),
+        (["ddad", "--fold", "0"], None),
+        (["d2ue_ae"], None),
+    ],
+)
+def test_what_was_trained_is_evaluated(
+    options: list[str], score: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = printed(["evaluate", *options, "--output-dir", str(tmp_path)], capsys)
+    assert [words[i + 1] for i, word in enumerate(words) if word == "--score"] == ([score] if score else [])
+
+
+@pytest.mark.parametrize("name", ["2024", "1e5", "None", "[1]", "runs 1"])
+def test_a_folder_may_have_a_name_like_a_number(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = printed(["infer", "ae", "--output-dir", name], capsys)
+    told = fire.parser.DefaultParseValue(words[words.index("--output_dir") + 1])
+    assert isinstance(told, str) and Path(told) == Path(name)
 
 
 def test_a_bundle_that_is_there_is_used_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

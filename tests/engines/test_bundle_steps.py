@@ -164,6 +164,15 @@ def test_only_what_the_recipe_has_made_is_run(tmp_path: Path) -> None:
     assert (tmp_path / "bundles/ae/configs/train.json").is_file()
 
 
+@pytest.mark.usefixtures("quick_build")
+@pytest.mark.parametrize("name", ["logging_file", "meta_file", "properties_path", "workflow_type", "no_such_setting"])
+def test_an_argument_of_the_workflow_is_no_setting(name: str, tmp_path: Path) -> None:
+    (tmp_path / "log.conf").write_text("[loggers]")
+    steps = BundleSteps("ae", tmp_path, {"one": {"configs": ["train"]}}, {name: str(tmp_path / "log.conf")})
+    with pytest.raises(ValueError, match=f"{name} of a step is no setting of .*train.json: leave it out"):
+        steps.run()
+
+
 def test_plain_settings_are_taken() -> None:
     check_settings({"seed": 0, "size": [64, (64.0, None)], "path": "./$x", "device": torch.device("cpu"), "on": True})
 

@@ -87,3 +87,22 @@ def test_a_full_disk_costs_neither_file(tmp_path: Path, monkeypatch: pytest.Monk
     assert (file.load() or {})["number"] == 2
     assert torch.load(file.before, weights_only=True)["number"] == 1
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_kill_while_the_file_is_linked_stops_nothing(tmp_path: Path) -> None:
+    file = saved(tmp_path / "checkpoint.pt", 1, 2)
+    os.link(file.path, tmp_path / ".partial-checkpoint_before.pt")
+    saved(tmp_path / "checkpoint.pt", 3)
+    assert torch.load(file.before, weights_only=True)["number"] == 2
+    assert (file.load() or {})["number"] == 3 and len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_broken_file_does_not_take_the_place_of_the_one_before(tmp_path: Path) -> None:
+    saved(tmp_path / "checkpoint.pt", 1, 2)
+    damage(tmp_path / "checkpoint.pt", "half")
+    file = CheckpointFile(tmp_path / "checkpoint.pt")
+    assert (file.load() or {})["number"] == 1
+    file.save({"number": 3})
+    assert torch.load(file.before, weights_only=True)["number"] == 1
+    file.save({"number": 4})
+    assert torch.load(file.before, weights_only=True)["number"] == 3 and (file.load() or {})["number"] == 4

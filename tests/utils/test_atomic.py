@@ -58,3 +58,16 @@ def test_what_a_killed_process_left_of_a_shared_file_is_removed_and_nothing_else
         remove_leftovers(tmp_path)
         assert {path.name for path in tmp_path.iterdir()} == {*others, mine.name}
     remove_leftovers(tmp_path / "nowhere")
+
+
+def test_who_died_with_the_number_that_this_process_has_now_is_dead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container that is started again has its name again, and its processes their numbers."""
+    process = multiprocessing.get_context("fork").Process(target=_die_between_files, args=([tmp_path / "a"],))
+    process.start()
+    process.join()
+    monkeypatch.setattr("monai_anomaly.utils.atomic._RUN", "of the new process")
+    monkeypatch.setattr(os, "getpid", lambda: process.pid)
+    remove_leftovers(tmp_path)
+    assert not list(tmp_path.iterdir())

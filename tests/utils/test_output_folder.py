@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from monai.bundle import ConfigWorkflow
 
-from monai_anomaly.utils import check_output, workflows_in_use, write_text
+from monai_anomaly.utils import check_output, workflows_in_use, write_json, write_text
 from monai_anomaly.utils.output_folder import given_folders
 
 OUT = "$os.path.join(@bundle_root, 'runs')"
@@ -122,6 +122,21 @@ def test_a_bundle_does_not_choose_a_folder_elsewhere_but_its_user_does(name: str
     for place in (str(tmp_path / "given"), tmp_path / "as_path"):
         run(tmp_path, component, {name: place}, **{name: text})
     assert left(tmp_path) == {"given/x.txt", "as_path/x.txt"}
+
+
+@pytest.mark.parametrize("how", ["reference", "component", "macro"])
+def test_what_reading_rewrites_is_not_taken_for_the_users(how: str, tmp_path: Path) -> None:
+    place = str(tmp_path / "other")
+    write_json(tmp_path / "bundle/docs/text.json", {"place": place})
+    said = {
+        "reference": f"$'{place}' + @#empty",
+        "component": {"_target_": "os.path.join", "a": place, "_mode_": "default"},
+        "macro": f"%{tmp_path / 'bundle/docs/text.json'}::place",
+    }
+    component = {"_target_": WRITE, "path": f"{place}/x.txt", "text": "text"}
+    with pytest.raises(RuntimeError) as caught:
+        run(tmp_path, component, empty="", output_dir=said[how])
+    assert "is outside" in reason(caught.value) and not (tmp_path / "other").exists()
 
 
 def test_a_bundle_root_of_the_bundle_is_no_way_out(tmp_path: Path) -> None:

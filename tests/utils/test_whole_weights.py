@@ -42,7 +42,9 @@ def test_whole_weights_are_taken_by_every_way() -> None:
     copy_model_state(source, source.state_dict())
 
 
-@pytest.mark.parametrize("case", ["shape", "missing", "surplus", "not strict", "copied in part", "nothing fits"])
+@pytest.mark.parametrize(
+    "case", ["shape", "missing", "surplus", "not strict", "copied in part", "copied, but some", "nothing fits"]
+)
 def test_weights_that_do_not_fit_change_nothing(case: str) -> None:
     made, other = network(3), network(1)
     before, state = snapshot(made), made.state_dict()
@@ -58,6 +60,8 @@ def test_weights_that_do_not_fit_change_nothing(case: str) -> None:
             made.load_state_dict({"0.bias": given["0.bias"]}, strict=False)
         elif case == "copied in part":
             copy_model_state(made, other.state_dict())
+        elif case == "copied, but some":
+            copy_model_state(made, given | {"more": torch.ones(1)})
         else:
             copy_model_state(made, {"x": torch.ones(1)})
     assert same(snapshot(made), before)

@@ -36,9 +36,9 @@ TEXT = """# Exported networks
 
 Each bundle's map network, with its default settings and random weights, as TorchScript, ONNX (run by ONNX Runtime)
 and PyTorch's `.pt2`: the largest difference of its maps from those of the network, as a share of the largest value, on
-five radiographs of the embedded sample, one, four and five together; and the size of the file. At most 1e-4 passes; where
-gradients make the map (`d2ue_*`), one value of a hundred may be up to 1e-2 away, because an activation of zero lets rounding
-decide. All files take any number of images; the other axes are fixed.
+five radiographs of the embedded sample, one, four and five together; and the size of the file. At most 1e-4 passes;
+where gradients make the map (`d2ue_*`), one value of a hundred may be up to 1e-2 away, because an activation of zero
+lets rounding decide. All files take any number of images; the other axes are fixed.
 
 ```bash
 python tools/consumers/export_table.py --write

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
-from .allow_list import RECIPES
+from ..build import bundle_files
+from ..recipe_names import recipe_names
 from .arithmetic import Below, Component, Unknown
 from .config_tree import walk
 from .finding import Finding
@@ -44,10 +46,11 @@ def lint_steps(file: str, config: dict[str, Any], names: dict[str, str]) -> Iter
 
 
 def _lint_one(file: str, path: str, value: dict[str, Any], values: KnownValues) -> Iterator[Finding]:
-    bundles = sorted(recipe.stem for recipe in RECIPES.glob("*.json"))
+    bundles = recipe_names()
     if value.get("bundle") not in bundles:
         message = f"the bundle {value.get('bundle')!r} has no recipe in monai_anomaly"
         yield Finding("steps", file, f"{path}#bundle", message, f"write one of {', '.join(bundles)}")
+        return
     steps = value.get("steps")
     if not isinstance(steps, dict) or not all(isinstance(step, dict) for step in steps.values()):
         yield Finding("steps", file, f"{path}#steps", "the steps are not written out", "write them as a dictionary")
@@ -60,8 +63,9 @@ def _lint_one(file: str, path: str, value: dict[str, Any], values: KnownValues) 
             message = f"{step.get('configs')!r} is not shown to be names of configurations"
             yield Finding("steps", file, f"{at}#configs", message, "write a list such as ['train', 'evaluate']")
         yield from _lint_results(file, f"{at}#results", step.get("results", []), values)
+    known = _settings_of(value["bundle"])
     for at, table in tables.items():
-        yield from _lint_settings(file, at, table, values)
+        yield from _lint_settings(file, at, table, values, known)
 
 
 def _is_names(value: Any) -> bool:
@@ -79,13 +83,20 @@ def _lint_results(file: str, at: str, results: Any, values: KnownValues) -> Iter
                 )
 
 
-def _lint_settings(file: str, at: str, table: Any, values: KnownValues) -> Iterator[Finding]:
+@cache
+def _settings_of(bundle: str) -> frozenset[str]:
+    """Top-level settings of a bundle: a workflow has arguments of its own, such as a logging file, which are none."""
+    configs = [content for path, content in bundle_files(bundle).items() if path.startswith("configs/")]
+    return frozenset(key for config in configs if isinstance(config, dict) for key in config)
+
+
+def _lint_settings(file: str, at: str, table: Any, values: KnownValues, known: frozenset[str]) -> Iterator[Finding]:
     if not isinstance(table, dict) or "_target_" in table:
         yield Finding("steps", file, at, "the settings are not written out", "write them as a dictionary")
         return
     for key, value in table.items():
-        if not _NAME.fullmatch(key):
-            message = f"{key!r} is not the name of a top-level setting"
+        if key not in known:
+            message = f"{key!r} is no top-level setting of the other bundle"
             yield Finding("steps", file, f"{at}#{key}", message, "name a setting of the other bundle's README")
         if not all(is_plain(found) for found in alternatives_of(values, value, f"{at}#{key}")):
             message = f"{value!r} is not shown to be plain: the other bundle would evaluate a text that begins with '$'"

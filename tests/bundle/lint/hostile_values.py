@@ -269,6 +269,12 @@ _CODE = "$'$' + '__import__(1)'"
 _SETTINGS = {"_target_": "monai_anomaly.handlers.TrainedSettings", "defaults": {"a": 1}, "path": "models/model.pt"}
 
 STEPS = {
+    "an argument of the workflow": value(
+        "steps", "a logging configuration of one's own", steps(settings={"logging_file": "docs/a.txt"}), steps()
+    ),
+    "an argument of the workflow in a step": value(
+        "steps", "the same", step(settings={"meta_file": "docs/a.txt"}), step(settings={"max_epochs": 1})
+    ),
     "a text that becomes code": value(
         "steps", "the other bundle evaluates it", steps(settings={"seed": _CODE}), steps()
     ),
