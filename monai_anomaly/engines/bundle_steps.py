@@ -129,7 +129,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
 
 
 def _check_known(settings: Mapping[str, Any], configs: Sequence[str]) -> None:
-    """Refuse what is no setting of these configurations: a workflow has arguments of its own, such as a logging file."""
+    """Refuse what is no setting of these files: a workflow has arguments of its own, such as a logging file."""
     known = {name for config in configs for name in ConfigParser.load_config_file(config)}
     if unknown := sorted(settings.keys() - known):
         raise ValueError(

@@ -167,8 +167,10 @@ def test_only_what_the_recipe_has_made_is_run(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("quick_build")
 @pytest.mark.parametrize("name", ["logging_file", "meta_file", "properties_path", "workflow_type", "no_such_setting"])
 def test_an_argument_of_the_workflow_is_no_setting(name: str, tmp_path: Path) -> None:
-    (tmp_path / "log.conf").write_text("[loggers]")
-    steps = BundleSteps("ae", tmp_path, {"one": {"configs": ["train"]}}, {name: str(tmp_path / "log.conf")})
+    for file in ("log.conf", "datalist.json"):
+        (tmp_path / file).write_text("{}")
+    settings = {"datalist": str(tmp_path / "datalist.json"), name: str(tmp_path / "log.conf")}
+    steps = BundleSteps("ae", tmp_path, {"one": {"configs": ["train"]}}, settings)
     with pytest.raises(ValueError, match=f"{name} of a step is no setting of .*train.json: leave it out"):
         steps.run()
 

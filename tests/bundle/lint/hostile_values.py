@@ -300,7 +300,7 @@ STEPS = {
         "steps",
         "begins with a dollar",
         {"known": _SETTINGS, "extra": steps(settings={"seed": "$@known['a'][1:]"})},
-        {"known": _SETTINGS, "extra": steps(settings={"seed": "$@known['a'] // 2", "pool": "$@known['a']"})},
+        {"known": _SETTINGS, "extra": steps(settings={"seed": "$@known['a'] // 2", "max_epochs": "$@known['a']"})},
     ),
     "a text split off": value(
         "steps", "begins with a dollar", steps(settings={"seed": "$'a b$1'.split('b')[1]"}), steps()
