@@ -89,7 +89,8 @@ def _start(name: str, check: str, output: Path) -> None:
     if "pseudo_labels" in config:
         settings["pseudo_labels"] = "$None"
     compares = "num_normal" in config or "pseudo_labels" in config
-    folds = [0, config["num_folds"] // 2] if compares and check == "training" else [None]
+    num_folds = config.get("trained", {}).get("defaults", {}).get("num_folds", 2)
+    folds = [0, num_folds // 2] if compares and check == "training" else [None]
     files = ["configs/train.json", *(["configs/evaluate.json"] if check == "evaluation" else [])]
     for fold in folds:
         more = {} if fold is None else {"fold": fold}
