@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from .backbones import backbone_names, load_backbone
+from .efficientnet_lite_weights import efficientnet_lite_file, load_efficientnet_lite
 from .mae_layout import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -15,6 +17,10 @@ from .mae_layout import (
 from .mae_start import start_from
 
 __all__ = [
+    "backbone_names",
+    "load_backbone",
+    "efficientnet_lite_file",
+    "load_efficientnet_lite",
     "IMAGENET_MEAN",
     "IMAGENET_STD",
     "NIH_MEAN",
