@@ -48,7 +48,7 @@ THROUGH_MONAI = {
     "tensorboard": r"from monai\.handlers import TensorBoard",
 }
 # Imported where installed only; nobody needs them.
-OPTIONAL = {"onnx", "onnxruntime", "onnxscript", "safetensors"}
+OPTIONAL = {"onnx", "onnxruntime", "onnxscript", "safetensors", "timm"}
 
 
 def canonical(name: str) -> str:

@@ -10,8 +10,12 @@ from .encoder_classifier import ConvolutionalEncoder, EncoderClassifier
 from .masked_autoencoder import MaskedAutoencoder
 from .refinement_net import RefinementNet
 from .unet_restorer import RestorerOutput, UNetRestorer
+from .wide_bottleneck import WideBottleneck
+from .zero_shortcut import ZeroShortcut
 
 __all__ = [
+    "WideBottleneck",
+    "ZeroShortcut",
     "EfficientNetLite",
     "ConvolutionalEncoder",
     "DenoisingUNet",

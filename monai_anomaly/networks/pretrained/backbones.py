@@ -4,25 +4,18 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable
 
 from ...utils import file_sha256
 from ..blocks.feature_extractor import FeatureExtractor
-from ..nets.efficientnet_lite import EfficientNetLite
-from .efficientnet_lite_weights import (
-    EFFICIENTNET_LITE_MEAN,
-    EFFICIENTNET_LITE_STD,
-    efficientnet_lite_file,
-    load_efficientnet_lite,
-)
-from .weight_file import forget_weights
+from .backbone import Backbone, Layers, Weights
+from .efficientnet_lite_weights import efficientnet_lite_backbone
+from .imagenet_resnet import imagenet_resnet_backbone
+from .mae_backbone import mae_backbone
+from .medicalnet import medicalnet_backbone, medicalnet_names
+from .timm_backbone import PREFIX, timm_backbone
 
-FROM_CHECKPOINT = "from_checkpoint"
-
-Weights = str | os.PathLike[str] | None
-Layers = Sequence[int | str] | None
+Maker = Callable[[str, Layers, Weights], Backbone]
 
 
 def load_backbone(
@@ -37,11 +30,13 @@ def load_backbone(
     Args:
         name: of the network, see :func:`backbone_names`.
         layers: to read, by number or by name. None (default): those of the family that serve best, as far as is known.
-            Numbers of ``efficientnet_lite*`` count its inverted residual blocks from 0, default (4, 7, 10).
+            Numbers of ``efficientnet_lite*`` count its inverted residual blocks from 0, default (4, 7, 10); of a ResNet
+            0 is the stem and 1 to 4 are the stages, default (1, 2, 3); of ``mae`` and of transformers they count the
+            blocks from 0, default the last; of other networks of timm the levels, default those at 1/4, 1/8 and 1/16.
         in_channels: channels of an image: 1 (default), which is repeated, or as many as the network has.
         weights: path of a file of weights. None (default): what is installed with the family's package, or lies in its
-            cache. ``"from_checkpoint"``: none, because a checkpoint with all weights is loaded next; until then all
-            features are NaN.
+            cache; ``mae`` and ``medicalnet_*`` need a path. ``"from_checkpoint"``: none, because a checkpoint with all
+            weights is loaded next; until then all features are NaN (not for ``mae``, whose file says how it is built).
         spatial_dims: of the images, 2 (default) or 3.
 
     Returns:
@@ -58,45 +53,39 @@ def load_backbone(
         >>> [tuple(features.shape) for features in extractor(torch.zeros(1, 1, 64, 64))]
         [(1, 40, 8, 8), (1, 80, 4, 4), (1, 112, 4, 4)]
     """
-    if name not in _FAMILIES:
-        raise ValueError(f"there is no backbone {name!r}: take one of {', '.join(backbone_names())}")
-    load, dims = _FAMILIES[name]
+    make, dims = _family(name)
     if spatial_dims not in dims:
         raise ValueError(
             f"the backbone {name!r} is for images with {' or '.join(map(str, dims))} spatial axes, got spatial_dims="
             f"{spatial_dims!r}" + (": score volumes slice by slice, or take a 3D backbone" if dims == (2,) else "")
         )
-    return load(name, layers, in_channels, weights)
-
-
-def backbone_names() -> list[str]:
-    """Names that :func:`load_backbone` takes."""
-    return list(_FAMILIES)
-
-
-def _efficientnet_lite(name: str, layers: Layers, in_channels: int, weights: Weights, scale: int) -> FeatureExtractor:
-    network = EfficientNetLite(scale)
-    if weights == FROM_CHECKPOINT:
-        forget_weights(network)
-        path: Weights = None
-    else:
-        path = efficientnet_lite_file(scale) if weights is None else weights
-        load_efficientnet_lite(network, path)
-    names = _layer_names((4, 7, 10) if layers is None else layers, "blocks.{}")
-    extractor = FeatureExtractor(network, names, EFFICIENTNET_LITE_MEAN, EFFICIENTNET_LITE_STD, in_channels)
-    return _with_source(extractor, name, path)
-
-
-def _layer_names(layers: Sequence[int | str], pattern: str) -> list[str]:
-    return [pattern.format(layer) if isinstance(layer, int) else layer for layer in layers]
-
-
-def _with_source(extractor: FeatureExtractor, name: str, path: Weights) -> FeatureExtractor:
-    extractor.source = {"name": name, "sha256": "" if path is None else file_sha256(path)}
+    backbone = make(name, layers, weights)
+    extractor = FeatureExtractor(backbone.network, backbone.layers, backbone.mean, backbone.std, in_channels)
+    axes = extractor.mean.ndim - 1
+    if axes != spatial_dims:
+        raise ValueError(f"weights {weights} are for images with {axes} spatial axes, got spatial_dims={spatial_dims}")
+    extractor.source = {"name": name, "sha256": "" if backbone.path is None else file_sha256(backbone.path)}
     return extractor
 
 
-Loader = Callable[[str, Layers, int, Weights], FeatureExtractor]
-_FAMILIES: dict[str, tuple[Loader, tuple[int, ...]]] = {
-    f"efficientnet_lite{scale}": (partial(_efficientnet_lite, scale=scale), (2,)) for scale in (0, 1, 2)
+def backbone_names() -> list[str]:
+    """Names that :func:`load_backbone` takes; ``timm/NAME`` stands for every network of timm."""
+    return [*_FAMILIES, f"{PREFIX}NAME"]
+
+
+def _family(name: str) -> tuple[Maker, tuple[int, ...]]:
+    """What makes a backbone of that name, and for how many spatial axes."""
+    if name.startswith(PREFIX):
+        return timm_backbone, (2,)
+    if name not in _FAMILIES:
+        raise ValueError(f"there is no backbone {name!r}: take one of {', '.join(backbone_names())}")
+    return _FAMILIES[name]
+
+
+_FAMILIES: dict[str, tuple[Maker, tuple[int, ...]]] = {
+    **{f"efficientnet_lite{scale}": (efficientnet_lite_backbone, (2,)) for scale in (0, 1, 2)},
+    "resnet18": (imagenet_resnet_backbone, (2,)),
+    "wide_resnet50_2": (imagenet_resnet_backbone, (2,)),
+    "mae": (mae_backbone, (2, 3)),
+    **dict.fromkeys(medicalnet_names(), (medicalnet_backbone, (3,))),
 }

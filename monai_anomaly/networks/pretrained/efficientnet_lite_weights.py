@@ -11,7 +11,8 @@ from pathlib import Path
 
 from ...utils import file_sha256
 from ..nets.efficientnet_lite import EfficientNetLite
-from .weight_file import read_tensors, take_weights
+from .backbone import Backbone, Layers, Weights, fill_weights, layer_names
+from .weight_file import read_tensors, take_weights, without_weights
 
 # of the scale (x - 127) / 128 for intensities in [0, 255], in which the weights were trained
 EFFICIENTNET_LITE_MEAN, EFFICIENTNET_LITE_STD = (127 / 255,) * 3, (128 / 255,) * 3
@@ -74,6 +75,28 @@ def load_efficientnet_lite(network: EfficientNetLite, path: str | os.PathLike[st
         ValueError: naming the file and what does not fit.
     """
     take_weights(network, read_tensors(path), _published_name, path)
+
+
+def efficientnet_lite_backbone(name: str, layers: Layers, weights: Weights) -> Backbone:
+    """EfficientNet-Lite as a backbone; see :func:`load_backbone`.
+
+    Args:
+        name: ``"efficientnet_lite0"``, ``"efficientnet_lite1"`` or ``"efficientnet_lite2"``.
+        layers: numbers of inverted residual blocks, from 0, or names; None: 4, 7 and 10.
+        weights: path; None: the file of the package.
+
+    Raises:
+        ValueError: when the weights are not there or do not fit.
+    """
+    scale = int(name[-1])
+    network = without_weights(lambda: EfficientNetLite(scale))
+
+    def load(path: Weights) -> None:
+        load_efficientnet_lite(network, str(path))
+
+    path = fill_weights(weights, lambda: efficientnet_lite_file(scale), load)
+    names = layer_names((4, 7, 10) if layers is None else layers, "blocks.{}")
+    return Backbone(network, names, EFFICIENTNET_LITE_MEAN, EFFICIENTNET_LITE_STD, path)
 
 
 def _published_name(name: str) -> str:

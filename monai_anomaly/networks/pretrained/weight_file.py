@@ -6,11 +6,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+Network = TypeVar("Network", bound=nn.Module)
 _COUNTER = "num_batches_tracked"
 _NESTED = ("state_dict", "model")  # names under which published files hold their tensors
 
@@ -105,12 +106,27 @@ def take_weights(
                 f"weights {path} {problem} {', '.join(which[:3])}{more}: they are of another network than "
                 f"{type(network).__name__}, or damaged; give the file of this backbone, or the name of its own"
             )
-    kept = {name: tensor.clone() for name, tensor in own.items() if name not in found}
-    network.load_state_dict({name: kept.get(name, found.get(name)) for name in own})
+    counters = {name: torch.zeros_like(tensor) for name, tensor in own.items() if name not in found}
+    network.load_state_dict(counters | found)
+
+
+def without_weights(make: Callable[[], Network]) -> Network:
+    """Make a network whose weights are NaN, so that nothing scores with it before they are loaded.
+
+    Nothing is drawn at random, which spares the time and leaves the generators of PyTorch alone.
+
+    Args:
+        make: makes the network; all its tensors must be weights or statistics that a file of weights has.
+    """
+    with torch.device("meta"):
+        network = make()
+    network.to_empty(device="cpu")
+    forget_weights(network)
+    return network
 
 
 def forget_weights(network: nn.Module) -> None:
-    """Fill a network with values that are no numbers, so that nothing scores with it before its weights are loaded."""
+    """Fill the parameters of a network, and the buffers that are saved with them, with NaN, and counters with 0."""
     with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.fill_(float("nan"))
+        for tensor in network.state_dict().values():
+            tensor.fill_(float("nan") if tensor.is_floating_point() else 0)

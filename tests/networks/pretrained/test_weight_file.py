@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from monai_anomaly.networks.pretrained.weight_file import forget_weights, read_tensors, take_weights
+from monai_anomaly.networks.pretrained.weight_file import forget_weights, read_tensors, take_weights, without_weights
 
 
 def _network() -> nn.Sequential:
@@ -61,7 +61,13 @@ def test_weights_are_taken_whole_or_not_at_all() -> None:
     assert torch.equal(network[0].weight, given[0].weight + 1)
 
 
-def test_forgotten_weights_give_no_number() -> None:
-    network = _network().eval()
-    forget_weights(network)
+def test_a_network_without_weights_gives_no_number_and_draws_none() -> None:
+    before = torch.get_rng_state()
+    network = without_weights(_network).eval()
+    assert torch.equal(torch.get_rng_state(), before)
     assert network(torch.zeros(1, 2)).isnan().all()
+    assert all(tensor.isnan().all() for tensor in network.state_dict().values() if tensor.is_floating_point())
+    assert network.state_dict()["1.num_batches_tracked"] == 0
+    drawn = _network()
+    forget_weights(drawn)
+    assert drawn[1].running_var.isnan().all() and drawn[0].bias.isnan().all()
