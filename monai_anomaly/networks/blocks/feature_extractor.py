@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
+from ...utils import plain_tensor
 from .layer_reader import read_layers
 
 
@@ -99,7 +100,7 @@ class FeatureExtractor(nn.Module):
                 f"build it with in_channels={image.shape[1]}, which must be 1 or {self.mean.shape[0]}"
             )
         self._stay_frozen()
-        scaled = ((image + 1) / 2 - self.mean) / self.std  # broadcasting repeats a single channel
+        scaled = ((plain_tensor(image) + 1) / 2 - self.mean) / self.std  # broadcasting repeats a single channel
         return list(self.network(scaled))
 
     def train(self, mode: bool = True) -> FeatureExtractor:

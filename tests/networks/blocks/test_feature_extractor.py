@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from monai.data import MetaTensor
 from torch import Tensor, nn
 
 from monai_anomaly.bundle.capture import capture, scripted
@@ -154,6 +155,11 @@ def test_arguments_that_do_not_fit_are_refused(arguments: dict[str, Any], messag
 def test_scales_that_are_none_are_refused(mean: list[float], std: list[float]) -> None:
     with pytest.raises(ValueError, match="one finite number for each network channel"):
         FeatureExtractor(nn.Sequential(nn.Conv2d(len(mean) or 1, 1, 1)), ["0"], mean, std)
+
+
+def test_metadata_of_images_does_not_travel_through_the_network() -> None:
+    maps = _extractor()(MetaTensor(torch.zeros(1, 1, 8, 8)))
+    assert not any(isinstance(features, MetaTensor) for features in maps)
 
 
 def test_images_and_networks_that_do_not_fit_are_refused() -> None:
