@@ -5,12 +5,18 @@ from __future__ import annotations
 
 from .denoising_unet import DenoisingUNet, StandardizedConvolution
 from .dense_autoencoder import FEATURE_LAYERS, DenseAutoencoder
+from .efficientnet_lite import EfficientNetLite
 from .encoder_classifier import ConvolutionalEncoder, EncoderClassifier
 from .masked_autoencoder import MaskedAutoencoder
 from .refinement_net import RefinementNet
 from .unet_restorer import RestorerOutput, UNetRestorer
+from .wide_bottleneck import WideBottleneck
+from .zero_shortcut import ZeroShortcut
 
 __all__ = [
+    "WideBottleneck",
+    "ZeroShortcut",
+    "EfficientNetLite",
     "ConvolutionalEncoder",
     "DenoisingUNet",
     "DenseAutoencoder",
