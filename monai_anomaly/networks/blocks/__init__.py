@@ -5,19 +5,29 @@ from __future__ import annotations
 
 from .ensemble import NetworkEnsemble
 from .feature_extractor import FeatureExtractor
+from .fitted_head import FittedHead
 from .folds import NetworkFolds, fold_member
+from .gaussian_head import GaussianHead
+from .kernel_density import KernelDensity
 from .layer_reader import read_layers
 from .memory import MemoryBlock
+from .memory_bank import MemoryBank
 from .outputs import AutoencoderOutput, EnsembleOutput, MaskedOutput
+from .place_memory import PlaceMemory
 
 __all__ = [
-    "FeatureExtractor",
-    "read_layers",
     "AutoencoderOutput",
     "EnsembleOutput",
+    "FeatureExtractor",
+    "FittedHead",
+    "GaussianHead",
+    "KernelDensity",
     "MaskedOutput",
+    "MemoryBank",
     "MemoryBlock",
     "NetworkEnsemble",
     "NetworkFolds",
+    "PlaceMemory",
     "fold_member",
+    "read_layers",
 ]
