@@ -9,6 +9,7 @@ from .devices import device_of_rank, end_processes, is_first_process
 from .diffusion_batch import LossBatch, NoisedPair
 from .discrepancy_batch import DiscrepancyPair
 from .ensemble_trainer import EnsembleTrainer
+from .fit_trainer import FitTrainer
 from .fold_runs import FoldRuns, end_with_parent
 from .masked_batch import MaskedBatch
 from .parameter_groups import decay_groups
@@ -18,6 +19,7 @@ __all__ = [
     "BundleSteps",
     "DiscrepancyPair",
     "EnsembleTrainer",
+    "FitTrainer",
     "FoldRuns",
     "LossBatch",
     "MaskedBatch",

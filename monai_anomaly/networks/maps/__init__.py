@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from .anomaly_map import ENSEMBLE_SCORES, EnsembleMap, MapOutput, ReconstructionMap
 from .classifier_map import ClassifierMap, ScoredMapOutput
+from .density_map import DensityMap, DensityOutput
 from .diffusion_map import RESIDUALS, DiffusionMap, DiffusionSampler, RestorationOutput
 from .discrepancy_map import DISCREPANCY_SCORES, REFINED_SCORES, DiscrepancyMap
 from .masked_map import (
@@ -21,6 +22,8 @@ from .one_step import OneStepRestorer
 __all__ = [
     "ClassifierMap",
     "DISCREPANCY_SCORES",
+    "DensityMap",
+    "DensityOutput",
     "DiffusionMap",
     "DiffusionSampler",
     "DiscrepancyMap",
