@@ -17,6 +17,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ..networks.blocks.ensemble import NetworkEnsemble
+from ..networks.blocks.feature_extractor import FeatureExtractor
 from ..utils import (
     callable_name,
     check_output,
@@ -212,6 +213,7 @@ class TrainingCheckpoint:
         return self.settings | {
             "epoch_length": engine.state.epoch_length,
             **self._data,
+            **_sources(unwrap(self.network)),
             "network": short_hash(_describe(unwrap(self.network))),
             "loss": short_hash(_describe(getattr(engine, "loss_function", None))),
             "optimizer": self._optimizer,
@@ -272,6 +274,12 @@ class TrainingCheckpoint:
 def _describe(part: Any) -> str:
     """What a network, loss or optimizer is, the same in every process."""
     return str(part) if isinstance(part, (nn.Module, Optimizer)) else callable_name(part)
+
+
+def _sources(network: nn.Module) -> dict[str, Any]:
+    """SHA-256 of the weights of each pre-trained network in it."""
+    found = [part.source["sha256"] for part in network.modules() if isinstance(part, FeatureExtractor)]
+    return {"backbone_sha256": found[0] if len(found) == 1 else found} if found else {}
 
 
 def _all_members_trained(network: nn.Module) -> bool:

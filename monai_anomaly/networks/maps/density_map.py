@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ...functional.errors import enlarged
 from ...functional.feature_grid import to_grid
 from ...utils import accept_only_whole_weights
+from ..blocks.fitted_head import FittedHead
 
 _HEAD = "head."
 
@@ -35,7 +36,7 @@ class DensityMap(nn.Module):
         extractor: from images (B, C, *S) on [-1, 1] to a list of feature maps, such as
             :class:`monai_anomaly.networks.blocks.FeatureExtractor`.
         head: from features (B, D, *G) to distances (B, 1, *G); it has ``fit_batch``, ``merge`` and ``finish``.
-        grid: places G of the grid along each axis; one number: the same along all.
+        grid: places *G of the grid along each axis.
         unit_length: scale the vector of each map to length 1 before they are joined, see
             :func:`monai_anomaly.functional.to_grid`. Without it the large numbers of a shallow layer drown the small
             ones of a deep one wherever a head adds up squares; a Gaussian has no use for it.
@@ -54,11 +55,11 @@ class DensityMap(nn.Module):
 
     Example:
         >>> import torch
-        >>> from monai_anomaly.networks.blocks import GaussianHead
+        >>> from monai_anomaly.networks.blocks import PlaceMemory
         >>> from monai_anomaly.networks.maps import DensityMap
         >>> class Halves(torch.nn.Module):
         ...     def forward(self, image): return [torch.nn.functional.avg_pool2d(image, 2)]
-        >>> network = DensityMap(Halves(), GaussianHead(3, (4, 4)), grid=4)
+        >>> network = DensityMap(Halves(), PlaceMemory(size=4, window=1), grid=[4, 4])
         >>> network.fit_batch(torch.rand(8, 3, 16, 16))
         >>> network.finish()
         >>> network(torch.rand(2, 3, 16, 16)).shape
@@ -69,7 +70,7 @@ class DensityMap(nn.Module):
         self,
         extractor: nn.Module,
         head: nn.Module,
-        grid: int | Sequence[int],
+        grid: Sequence[int],
         unit_length: bool = False,
         smoothing: int = 1,
         blur: float = 0.0,
@@ -79,21 +80,22 @@ class DensityMap(nn.Module):
             raise ValueError(f"smoothing must be an odd number of places, at least 1, got {smoothing}.")
         if blur < 0:
             raise ValueError(f"blur must be 0 or more pixels, got {blur}.")
-        self.grid = [grid] if isinstance(grid, int) else list(grid)
+        self.grid = list(grid)
         if not self.grid or min(self.grid) < 1:
             raise ValueError(f"grid must have at least one place along each axis, got {grid}.")
+        self.register_load_state_dict_pre_hook(_make_room)
         accept_only_whole_weights(self)
         self.extractor = extractor
         self.head = head
         self.unit_length = unit_length
         self.smoothing = smoothing
+        if isinstance(head, FittedHead) and hasattr(extractor, "num_channels"):
+            head.allocate(sum(extractor.num_channels), self.grid)
         self.register_buffer("kernel", gaussian_1d(torch.tensor(float(blur))) if blur else None, persistent=False)
 
     def features(self, image: Tensor) -> Tensor:
         """Features (B, D, *G) of images (B, C, *S) on the grid."""
-        axes = image.ndim - 2
-        grid = self.grid * axes if len(self.grid) == 1 else self.grid
-        return to_grid(self.extractor(image), grid, self.unit_length)
+        return to_grid(self.extractor(image), self.grid, self.unit_length)
 
     @torch.no_grad()
     def fit_batch(self, image: Tensor) -> None:
@@ -128,3 +130,11 @@ class DensityMap(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Map (B, 1, *S) of images (B, C, *S)."""
         return self.predict(image).anomaly_map
+
+
+def _make_room(module: DensityMap, state_dict: Mapping[str, Tensor], prefix: str, *others: Any) -> None:
+    """What a head needs only while it is fitted is there in a checkpoint of that time, and has no size afterwards."""
+    for name in getattr(module.head, "working", ()):
+        given, own = state_dict.get(f"{prefix}{_HEAD}{name}"), getattr(module.head, name)
+        if given is not None and given.shape != own.shape:
+            setattr(module.head, name, torch.empty_like(given, device=own.device))
