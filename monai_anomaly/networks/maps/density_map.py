@@ -117,7 +117,9 @@ class DensityMap(nn.Module):
 
     @torch.no_grad()
     def predict(self, image: Tensor) -> DensityOutput:
-        """Map of images (B, C, *S), by a name."""
+        """Map of images (B, C, *S), by a name; NaN, as the features of a network without weights, before the fit."""
+        if isinstance(self.head, FittedHead) and not self.head._is_finished:
+            return DensityOutput(torch.full_like(image[:, :1], torch.nan))
         distance = self.head(self.features(image))
         if self.smoothing > 1:
             pool = F.avg_pool2d if distance.ndim == 4 else F.avg_pool3d
