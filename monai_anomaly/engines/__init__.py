@@ -3,7 +3,13 @@
 
 from __future__ import annotations
 
-from .batch import prepare_image_batch, prepare_pair_batch, prepare_restoration_batch, score_batch
+from .batch import (
+    prepare_feature_batch,
+    prepare_image_batch,
+    prepare_pair_batch,
+    prepare_restoration_batch,
+    score_batch,
+)
 from .bundle_steps import BundleSteps
 from .devices import device_of_rank, end_processes, is_first_process
 from .diffusion_batch import LossBatch, NoisedPair
@@ -30,6 +36,7 @@ __all__ = [
     "end_processes",
     "end_with_parent",
     "is_first_process",
+    "prepare_feature_batch",
     "prepare_image_batch",
     "prepare_pair_batch",
     "prepare_restoration_batch",

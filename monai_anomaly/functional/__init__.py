@@ -25,6 +25,7 @@ from .curves import (
 from .deformation import push_exponent, radial_factor
 from .diffusion import denoising_step, diffusion_times, min_snr_weight, noise_of_velocity, shifted_by_content
 from .errors import feature_error, l1_error, l2_error, ssim_error, variance_weighted_error
+from .feature_errors import direction_error, feature_ssim_error, value_error
 from .feature_grid import to_grid
 from .foreground import holds_signal
 from .labelling import (
@@ -56,6 +57,9 @@ from .similarity import (
 from .spline import sample_spline, spline_coefficients
 
 __all__ = [
+    "direction_error",
+    "feature_ssim_error",
+    "value_error",
     "DeformedShape",
     "IMAGE_STATISTICS",
     "Interval",

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from .address_entropy_loss import AddressEntropyLoss
+from .feature_similarity_loss import FeatureSimilarityLoss
 from .foreground_loss import ForegroundLoss
 from .heteroscedastic_loss import HeteroscedasticLoss
 from .masked_reconstruction_loss import MaskedReconstructionLoss
@@ -14,6 +15,7 @@ from .weighted_sum_loss import WeightedSumLoss
 
 __all__ = [
     "AddressEntropyLoss",
+    "FeatureSimilarityLoss",
     "ForegroundLoss",
     "HeteroscedasticLoss",
     "MaskedReconstructionLoss",

@@ -8,6 +8,7 @@ from .classifier_map import ClassifierMap, ScoredMapOutput
 from .density_map import DensityMap, DensityOutput
 from .diffusion_map import RESIDUALS, DiffusionMap, DiffusionSampler, RestorationOutput
 from .discrepancy_map import DISCREPANCY_SCORES, REFINED_SCORES, DiscrepancyMap
+from .feature_map import FeatureMap, FeatureMapOutput, direction_map, similarity_map
 from .masked_map import (
     SAMPLERS,
     VISIBLE,
@@ -29,6 +30,8 @@ __all__ = [
     "DiscrepancyMap",
     "ENSEMBLE_SCORES",
     "EnsembleMap",
+    "FeatureMap",
+    "FeatureMapOutput",
     "InterDiscrepancyMap",
     "MapOutput",
     "MaskSets",
@@ -42,5 +45,7 @@ __all__ = [
     "SAMPLERS",
     "ScoredMapOutput",
     "VISIBLE",
+    "direction_map",
     "mean_reconstruction",
+    "similarity_map",
 ]

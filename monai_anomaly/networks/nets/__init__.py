@@ -7,6 +7,7 @@ from .denoising_unet import DenoisingUNet, StandardizedConvolution
 from .dense_autoencoder import FEATURE_LAYERS, DenseAutoencoder
 from .efficientnet_lite import EfficientNetLite
 from .encoder_classifier import ConvolutionalEncoder, EncoderClassifier
+from .feature_autoencoder import FeatureAutoencoder
 from .masked_autoencoder import MaskedAutoencoder
 from .refinement_net import RefinementNet
 from .unet_restorer import RestorerOutput, UNetRestorer
@@ -22,6 +23,7 @@ __all__ = [
     "DenseAutoencoder",
     "EncoderClassifier",
     "FEATURE_LAYERS",
+    "FeatureAutoencoder",
     "MaskedAutoencoder",
     "RefinementNet",
     "RestorerOutput",

@@ -24,6 +24,7 @@ def load_backbone(
     in_channels: int = 1,
     weights: Weights = None,
     spatial_dims: int = 2,
+    compat: str | None = None,
 ) -> FeatureExtractor:
     """Load a pre-trained network to read features from. Nothing is downloaded.
 
@@ -38,6 +39,7 @@ def load_backbone(
             cache; ``mae`` and ``medicalnet_*`` need a path. ``"from_checkpoint"``: none, because a checkpoint with all
             weights is loaded next; until then all features are NaN (not for ``mae``, whose file says how it is built).
         spatial_dims: of the images, 2 (default) or 3.
+        compat: ``"upd"`` lets batch statistics adapt in a training, see :class:`FeatureExtractor`; default None.
 
     Returns:
         the feature extractor, whose ``source`` has the name and the SHA-256 of the weights.
@@ -60,7 +62,7 @@ def load_backbone(
             f"{spatial_dims!r}" + (": score volumes slice by slice, or take a 3D backbone" if dims == (2,) else "")
         )
     backbone = make(name, layers, weights)
-    extractor = FeatureExtractor(backbone.network, backbone.layers, backbone.mean, backbone.std, in_channels)
+    extractor = FeatureExtractor(backbone.network, backbone.layers, backbone.mean, backbone.std, in_channels, compat)
     axes = extractor.mean.ndim - 1
     if axes != spatial_dims:
         raise ValueError(f"weights {weights} are for images with {axes} spatial axes, got spatial_dims={spatial_dims}")
