@@ -1,6 +1,6 @@
 # Copyright (c) monai_anomaly contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Networks of bundles that are fitted, ready to be asked: of themselves they say nothing."""
+"""Networks of bundles that read features of a pre-trained one, ready to be asked: of themselves they say nothing."""
 
 from __future__ import annotations
 
@@ -10,18 +10,24 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
-# what makes what is fitted small: each recipe reads those that it has
+# what makes such networks small: each recipe reads those that it has
 SMALL_FIT: dict[str, Any] = {"grid": 4, "memory_size": 4, "projected": 16, "num_features": 8}
+SMALL_FIT |= {"feature_channels": [8, 8], "ssim_window": 3}
+
+
+def has_backbone(config: Any) -> bool:
+    """Whether the network of a configuration reads features of a pre-trained one."""
+    return "backbone" in config
 
 
 def is_fitted(config: Any) -> bool:
     """Whether the network of a configuration is fitted, not trained."""
-    return "backbone" in config
+    return "head" in config
 
 
 def skip_volumes(config: Any, dims: int) -> None:
     """Leave a test out whose images have more axes than the pre-trained network takes."""
-    if is_fitted(config) and dims == 3:
+    if has_backbone(config) and dims == 3:
         pytest.skip("the backbone that comes as a package takes images of two axes")
 
 
@@ -32,9 +38,10 @@ def ready(parser: ConfigParser, part: str = "network_def") -> Any:
         parser: the configuration; it is changed so that a pre-trained network has its weights.
         part: id of the network.
     """
+    if has_backbone(parser):
+        parser.update({"backbone_weights": None})
     if not is_fitted(parser):
         return parser.get_parsed_content(part)
-    parser.update({"backbone_weights": None})
     network = parser.get_parsed_content(part)
     shape = (4, parser.get_parsed_content("in_channels"), *parser.get_parsed_content("spatial_size"))
     network.fit_batch(torch.rand(shape, generator=torch.Generator().manual_seed(4)) * 2 - 1)

@@ -11,7 +11,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import torch
-from fitted_networks import SMALL_FIT, is_fitted, ready
+from fitted_networks import SMALL_FIT, has_backbone, ready
 from monai.bundle import ConfigParser
 
 from monai_anomaly.bundle.build import bundle_files, recipe_names
@@ -23,7 +23,7 @@ CASES = [
     (name, dims)
     for name in recipe_names()
     for dims in NETWORK_SIZES
-    if dims == 2 or not is_fitted(bundle_files(name)["configs/inference.json"])
+    if dims == 2 or not has_backbone(bundle_files(name)["configs/inference.json"])
 ]
 SMALL: dict[str, Any] = {
     "hidden_channels": 8,
