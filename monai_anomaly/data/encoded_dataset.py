@@ -111,7 +111,7 @@ class EncodedDataset(EpochDataset):
 def _encode(
     batch: dict[str, Any], network: Encoder, keys: Sequence[str], device: str | torch.device
 ) -> Tensor | list[Tensor]:
-    """Features of a batch, (B, ...), or (B, number of keys, ...) where there are several: a tensor, or a list of them."""
+    """Features of a batch, (B, ...), or (B, number of keys, ...): a tensor, or a list of them."""
     told = [network.features(plain_tensor(batch[key]).to(device)) for key in keys]
     joined = [
         (torch.stack(parts, 1) if len(keys) > 1 else parts[0]).cpu() for parts in zip(*map(_as_list, told), strict=True)

@@ -54,8 +54,9 @@ class FeatureLearner(nn.Module):
 
 
 @torch.no_grad()
-def map_shapes(extractor: nn.Module, in_channels: int, spatial_size: Sequence[int]) -> list[tuple[int, ...]]:
-    """Shapes (C_i, *S_i) of the feature maps of an image of that size."""
-    parameter = next(extractor.parameters())
-    image = torch.zeros(1, in_channels, *spatial_size, dtype=parameter.dtype, device=parameter.device)
+def map_shapes(extractor: nn.Module, spatial_size: Sequence[int]) -> list[tuple[int, ...]]:
+    """Shapes (C_i, *S_i) of the feature maps of an image of that size; the extractor has ``in_channels``."""
+    weight = next(extractor.parameters())
+    channels = cast(int, extractor.in_channels)
+    image = torch.zeros(1, channels, *spatial_size, dtype=weight.dtype, device=weight.device)
     return [tuple(features.shape[1:]) for features in extractor(image)]

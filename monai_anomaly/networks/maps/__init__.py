@@ -8,7 +8,7 @@ from .classifier_map import ClassifierMap, ScoredMapOutput
 from .density_map import DensityMap, DensityOutput
 from .diffusion_map import RESIDUALS, DiffusionMap, DiffusionSampler, RestorationOutput
 from .discrepancy_map import DISCREPANCY_SCORES, REFINED_SCORES, DiscrepancyMap
-from .feature_map import FeatureMap, FeatureMapOutput, direction_map, similarity_map
+from .feature_map import FeatureMap, FeatureMapOutput, direction_map, distillation_score, similarity_map
 from .masked_map import (
     SAMPLERS,
     VISIBLE,
@@ -46,6 +46,7 @@ __all__ = [
     "ScoredMapOutput",
     "VISIBLE",
     "direction_map",
+    "distillation_score",
     "mean_reconstruction",
     "similarity_map",
 ]

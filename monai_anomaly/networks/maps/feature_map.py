@@ -11,9 +11,10 @@ from monai.networks.layers import gaussian_1d, separable_filtering
 from torch import Tensor, nn
 
 from ...functional.errors import enlarged, feature_error
-from ...functional.feature_errors import feature_ssim_error
+from ...functional.feature_errors import direction_error, feature_ssim_error, value_error
 from ...utils import accept_only_whole_weights
 from ..blocks.outputs import FeatureOutput
+from .classifier_map import ScoredMapOutput
 
 FeatureRule = Callable[[FeatureOutput, list[int]], Tensor]
 
@@ -33,6 +34,8 @@ class FeatureMap(nn.Module):
             :func:`similarity_map`.
         blur: deviation, in pixels of the image, of a Gaussian that the map is blurred with, at the border with the
             outermost values going on; 0 (default): none.
+        score_rule: from what the network returned to scores (B, 1), where a score is not made of the map, such as
+            :func:`distillation_score`; default None.
 
     Raises:
         ValueError: when ``blur`` is negative.
@@ -48,22 +51,32 @@ class FeatureMap(nn.Module):
         torch.Size([2, 1, 64, 64])
     """
 
-    def __init__(self, network: nn.Module, rule: FeatureRule | None = None, blur: float = 0.0) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        rule: FeatureRule | None = None,
+        blur: float = 0.0,
+        score_rule: Callable[[FeatureOutput], Tensor] | None = None,
+    ) -> None:
         super().__init__()
         if blur < 0:
             raise ValueError(f"blur must be 0 or more pixels, got {blur}.")
         accept_only_whole_weights(self)
         self.network = network
         self.rule = direction_map if rule is None else rule
+        self.score_rule = score_rule
         self.register_buffer("kernel", gaussian_1d(torch.tensor(float(blur))) if blur else None, persistent=False)
 
     @torch.no_grad()
-    def predict(self, image: Tensor) -> FeatureMapOutput:
-        """Map of images (B, C, *S), by a name."""
-        anomaly_map = self.rule(self.network(image), list(image.shape[2:]))
+    def predict(self, image: Tensor) -> FeatureMapOutput | ScoredMapOutput:
+        """Map of images (B, C, *S), and their score where it is not made of the map, by names."""
+        output = self.network(image)
+        anomaly_map = self.rule(output, list(image.shape[2:]))
         if self.kernel is not None:
             anomaly_map = separable_filtering(anomaly_map, [self.kernel] * (image.ndim - 2), mode="replicate")
-        return FeatureMapOutput(anomaly_map)
+        if self.score_rule is None:
+            return FeatureMapOutput(anomaly_map)
+        return ScoredMapOutput(anomaly_map, self.score_rule(output))
 
     def forward(self, image: Tensor) -> Tensor:
         """Map (B, 1, *S) of images (B, C, *S)."""
@@ -94,3 +107,24 @@ def direction_map(output: FeatureOutput, size: list[int]) -> Tensor:
         size: of the image, *S, to which each layer is enlarged linearly.
     """
     return feature_error(output.prediction, output.target, size)
+
+
+def distillation_score(output: FeatureOutput, value_weight: float = 0.01, compat: str | None = None) -> Tensor:
+    """The loss of multiresolution knowledge distillation as the score of each image, (B, 1).
+
+    Args:
+        output: what a student returned.
+        value_weight: of the squared differences, see :class:`monai_anomaly.losses.FeatureDirectionLoss`.
+        compat: ``"mkd"`` counts the last three layers alone, as the authors' code does although it trains with four.
+
+    Raises:
+        ValueError: when ``compat`` is unknown.
+
+    Reference:
+        M. Salehi, N. Sadjadi, S. Baselizadeh, M. H. Rohban, H. R. Rabiee: "Multiresolution Knowledge Distillation for
+        Anomaly Detection", CVPR 2021, Eq. 3.
+    """
+    if compat not in (None, "mkd"):
+        raise ValueError(f"compat must be None or 'mkd', got {compat!r}.")
+    error = direction_error(*output, whole=True) + value_weight * value_error(*output)
+    return (error[:, -3:] if compat == "mkd" else error).sum(1, keepdim=True)

@@ -9,7 +9,9 @@ from .efficientnet_lite import EfficientNetLite
 from .encoder_classifier import ConvolutionalEncoder, EncoderClassifier
 from .feature_autoencoder import FeatureAutoencoder
 from .masked_autoencoder import MaskedAutoencoder
+from .multiscale_distillation import MultiscaleDistillation
 from .refinement_net import RefinementNet
+from .reverse_distillation import ReverseDistillation
 from .unet_restorer import RestorerOutput, UNetRestorer
 from .wide_bottleneck import WideBottleneck
 from .zero_shortcut import ZeroShortcut
@@ -25,6 +27,8 @@ __all__ = [
     "FEATURE_LAYERS",
     "FeatureAutoencoder",
     "MaskedAutoencoder",
+    "MultiscaleDistillation",
+    "ReverseDistillation",
     "RefinementNet",
     "RestorerOutput",
     "StandardizedConvolution",
