@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from fitted_networks import SMALL_FIT, is_fitted, ready, skip_volumes
 from monai.bundle import ConfigParser
 from torch import Tensor
 
@@ -21,6 +22,7 @@ SMALL: dict[str, Any] = {
     "attention_levels": [False, True],
     "num_folds": 2,
     "num_steps": 3,
+    **SMALL_FIT,
 }
 
 
@@ -57,11 +59,19 @@ def method(request: pytest.FixtureRequest) -> tuple[ConfigParser, Tensor]:
     name, dims = request.param
     torch.manual_seed(0)
     parser = parser_of(name, dims)
+    skip_volumes(parser, dims)
     if "same_start" in str(parser["network_def"]):  # as long as they are alike, the map of their difference is zero
         draw = torch.Generator().manual_seed(3)
         for parameter in parser.get_parsed_content("network_def").parameters():
             parameter.data += 0.02 * torch.randn(parameter.shape, generator=draw)
+    ready(parser)
     return parser, torch.rand(5, 1, *SIZES[dims], generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+def skip_fitted(parser: ConfigParser) -> None:
+    """Leave a test of trainings out."""
+    if is_fitted(parser):
+        pytest.skip("a fit has neither loss nor gradient; tests/engines/test_fit_trainer.py is about it")
 
 
 def tensors_of(value: Any) -> list[Tensor]:
@@ -73,6 +83,7 @@ def tensors_of(value: Any) -> list[Tensor]:
 
 def test_network_returns_a_tensor_or_named_fields(method: tuple[ConfigParser, Tensor]) -> None:
     parser, image = method
+    skip_fitted(parser)
     outputs: list[Any] = []
     network = parser.get_parsed_content("network").train()
     network.register_forward_hook(lambda module, given, output: outputs.append(output))
@@ -84,6 +95,7 @@ def test_network_returns_a_tensor_or_named_fields(method: tuple[ConfigParser, Te
 
 def test_loss_takes_what_the_network_returned_and_trains_it(method: tuple[ConfigParser, Tensor]) -> None:
     parser, image = method
+    skip_fitted(parser)
     network = parser.get_parsed_content("network").train()
     optimizer = parser.get_parsed_content("optimizer")
     values = []
@@ -144,6 +156,7 @@ def test_train_and_inference_configurations_share_their_weights(name: str) -> No
 @pytest.mark.parametrize("name", recipe_names())
 def test_images_of_several_channels(name: str) -> None:
     parser = parser_of(name, 2, channels=3)
+    ready(parser)
     image = torch.rand(4, 3, *SIZES[2])
     result = parser.get_parsed_content("validate#inferer")(image, parser.get_parsed_content("scored_network"))
     assert result["anomaly_map"].shape == (4, 1, *SIZES[2])

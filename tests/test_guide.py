@@ -38,6 +38,13 @@ def test_the_example_of_two_distributions_runs() -> None:
     assert maps.shape == (4, 1, 32, 32) and maps.min() >= 0 < maps.max()  # A and B have made a step apart
 
 
+def test_the_example_of_backbones_runs() -> None:
+    (code,) = blocks("python", GUIDES / "backbones.md")
+    names: dict[str, Any] = {}
+    exec(compile(code, "backbones.md", "exec"), names)
+    assert [tuple(features.shape[1:]) for features in names["maps"]] == [(40, 32, 32), (80, 16, 16), (112, 16, 16)]
+
+
 def test_the_python_examples_run_one_after_the_other() -> None:
     names: dict[str, Any] = {}
     for code in blocks("python"):

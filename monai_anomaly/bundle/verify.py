@@ -19,6 +19,7 @@ import torch
 
 from ..utils import read_settings, save_weights
 from .export_formats import read_exported
+from .fitted_copy import fit_copy
 from .lint import has_errors, lint_bundle
 from .lint.config_tree import MISSING, load_strict_json, look_up
 from .lint.ids import complete, required_ids
@@ -79,6 +80,7 @@ class Verifier:
         """MONAI's verify_net_in_out on ``network_def`` of the inference config."""
         from monai.bundle import verify_net_in_out
 
+        fit_copy(self.root, self.input_shape(1)[1:], self._fitted)
         power, factor, free = self.sizes
         verify_net_in_out(
             net_id="network_def",
@@ -171,10 +173,19 @@ class Verifier:
 
     @property
     def _checkpoint(self) -> Path:
-        return self.root / "models" / "model.pt"
+        return self._used / "models" / "model.pt"
+
+    @property
+    def _fitted(self) -> Path:
+        return self.scratch / "fitted" / self.root.name
+
+    @property
+    def _used(self) -> Path:
+        """The bundle, or its copy with weights where it has none and says nothing without."""
+        return self._fitted if self._fitted.is_dir() else self.root
 
     def _config(self, name: str) -> Path:
-        return self.root / "configs" / f"{name}.json"
+        return self._used / "configs" / f"{name}.json"
 
     def _check_properties(self, kind: str) -> str:
         """MONAI raises KeyError at the first missing id, so the missing ones are told before it is asked."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import ignite.distributed as idist
@@ -121,6 +122,9 @@ class EpochSampler(DistributedSampler):
     Without (evaluation) every sample comes exactly once over all processes, so their numbers may differ by one.
     MONAI's engines call ``set_epoch`` at the start of each epoch. A process group, if any, must exist before.
 
+    ``start`` is the number of this process's samples that the next epoch leaves out, 0 unless a run goes on inside an
+    epoch (:class:`monai_anomaly.engines.FitTrainer`).
+
     Args:
         dataset: the dataset.
         shuffle: whether to draw a new order each epoch, from (seed, epoch); default True.
@@ -151,11 +155,12 @@ class EpochSampler(DistributedSampler):
         if not shuffle:
             self.num_samples = len(range(self.rank, len(dataset), self.num_replicas))
             self.total_size = len(dataset)
+        self.start = 0
 
     def __iter__(self) -> Iterator[int]:
         size = len(self.dataset)  # type: ignore[arg-type]
         indices = super().__iter__() if self.shuffle else iter(range(self.rank, size, self.num_replicas))
-        return (self.epoch * size + index for index in indices)
+        return (self.epoch * size + index for index in islice(indices, self.start, None))
 
 
 def _copied(value: Any) -> Any:

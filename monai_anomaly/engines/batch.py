@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,8 +19,8 @@ _CARRIED = (Keys.IMAGE, Keys.LABEL, Keys.TARGET, Keys.PATIENT, Keys.FOREGROUND, 
 
 
 def moved(
-    batchdata: dict[str, Any],
-    keys: Sequence[str],
+    batchdata: Mapping[Any, Any],
+    keys: Sequence[Any],
     device: str | torch.device | None = None,
     non_blocking: bool = False,
     **kwargs: Any,
@@ -121,6 +121,31 @@ def prepare_pair_batch(
         inputs = torch.cat(prepare_restoration_batch(batchdata, device, non_blocking, **kwargs)[::-1])
     corrupted = torch.as_tensor(batchdata[Keys.TARGET]).to(inputs.device, torch.long)
     return inputs, torch.cat([torch.zeros_like(corrupted), corrupted])
+
+
+def prepare_feature_batch(
+    batchdata: dict[str, Any],
+    device: str | torch.device | None = None,
+    non_blocking: bool = False,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor, tuple[()], dict[str, list[Tensor] | None]]:
+    """Input and target of a network that learns features, and these where they were made before.
+
+    Args:
+        batchdata: batch with ``image``, and with ``features``, a list of maps (B, C_i, *S_i), where there are such.
+        device: where to move them.
+        non_blocking: as in ``Tensor.to``.
+        kwargs: further arguments of ``Tensor.to``.
+
+    Returns:
+        the image (B, C, *S) twice, no further arguments, and ``features`` by its name.
+    """
+    (image,) = moved(batchdata, [Keys.IMAGE], device, non_blocking, **kwargs)
+    features = None
+    if Keys.FEATURES in batchdata:
+        maps = dict(enumerate(batchdata[Keys.FEATURES]))
+        features = moved(maps, list(maps), device, non_blocking, **kwargs)
+    return image, image, (), {"features": features}
 
 
 def score_batch(engine: SupervisedEvaluator, batchdata: dict[str, Any]) -> dict[str, Any]:

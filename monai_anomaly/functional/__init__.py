@@ -6,6 +6,8 @@ from __future__ import annotations
 from .blending import poisson_blend, poisson_blend_boxes
 from .bootstrap import Interval, bootstrap_counts, bootstrap_scores, draw_score_statistics
 from .chi_square import chi_square_distance
+from .content_sample import content_priority, lowest_distinct, lowest_vectors, place_phases
+from .coreset import farthest_points
 from .curves import (
     IMAGE_STATISTICS,
     ScoreCounts,
@@ -23,6 +25,8 @@ from .curves import (
 from .deformation import push_exponent, radial_factor
 from .diffusion import denoising_step, diffusion_times, min_snr_weight, noise_of_velocity, shifted_by_content
 from .errors import feature_error, l1_error, l2_error, ssim_error, variance_weighted_error
+from .feature_errors import direction_error, feature_ssim_error, value_error
+from .feature_grid import to_grid
 from .foreground import holds_signal
 from .labelling import (
     binary_label,
@@ -34,6 +38,7 @@ from .labelling import (
     weight_label,
 )
 from .masking import mask_of_kept, num_kept, partition_kept, random_kept
+from .moments import Moments, ledoit_wolf_share, merge_moments, moments_of
 from .noise import coarse_field, coarse_noise, fractal_noise, gradient_noise
 from .patches import patchify, unpatchify
 from .pseudo_labels import PseudoLabels, Purity, pseudo_labels, purity
@@ -52,9 +57,13 @@ from .similarity import (
 from .spline import sample_spline, spline_coefficients
 
 __all__ = [
+    "direction_error",
+    "feature_ssim_error",
+    "value_error",
     "DeformedShape",
     "IMAGE_STATISTICS",
     "Interval",
+    "Moments",
     "PseudoLabels",
     "Purity",
     "ScoreCounts",
@@ -69,6 +78,7 @@ __all__ = [
     "cka",
     "coarse_field",
     "coarse_noise",
+    "content_priority",
     "cosine_similarity",
     "count_scores",
     "deform_shape",
@@ -76,6 +86,7 @@ __all__ = [
     "diffusion_times",
     "draw_score_statistics",
     "euclidean_similarity",
+    "farthest_points",
     "feature_error",
     "flipped_gaussian_label",
     "fractal_noise",
@@ -85,13 +96,18 @@ __all__ = [
     "intensity_label",
     "l1_error",
     "l2_error",
+    "ledoit_wolf_share",
     "logistic_label",
+    "lowest_distinct",
+    "lowest_vectors",
     "manhattan_similarity",
     "mask_of_kept",
     "max_score",
     "mean_change",
     "mean_score",
+    "merge_moments",
     "min_snr_weight",
+    "moments_of",
     "no_similarity",
     "noise_of_velocity",
     "num_kept",
@@ -99,6 +115,7 @@ __all__ = [
     "patchify",
     "pearson_similarity",
     "per_region_overlap",
+    "place_phases",
     "poisson_blend",
     "poisson_blend_boxes",
     "precision_recall_curve",
@@ -119,6 +136,7 @@ __all__ = [
     "shifted_by_content",
     "spline_coefficients",
     "ssim_error",
+    "to_grid",
     "top_fraction_score",
     "unpatchify",
     "variance_weighted_error",

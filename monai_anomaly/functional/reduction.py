@@ -54,23 +54,23 @@ def max_score(anomaly_map: Tensor, foreground: Tensor | None = None) -> Tensor:
 
 
 def top_fraction_score(anomaly_map: Tensor, foreground: Tensor | None = None, fraction: float = 0.25) -> Tensor:
-    """Mean of the largest values of the map: between the maximum (small fractions) and the mean (1).
+    """Mean of the largest values of the map: between the maximum (0) and the mean (1).
 
     Args:
         anomaly_map: (B, 1, *S).
         foreground: optional mask (B, 1, *S); only pixels > 0 count.
-        fraction: share of the pixels (of the foreground) that count, in (0, 1]; at least one pixel is taken.
+        fraction: share of the pixels (of the foreground) that count, in [0, 1]; at least one pixel is taken.
 
     Returns:
         (B, 1).
 
     Raises:
-        ValueError: when ``fraction`` is outside (0, 1].
+        ValueError: when ``fraction`` is outside [0, 1].
     """
-    if not 0 < fraction <= 1:
-        raise ValueError(f"fraction must be in (0, 1], got {fraction}.")
+    if not 0 <= fraction <= 1:
+        raise ValueError(f"fraction must be in [0, 1], got {fraction}.")
     values, inside = _flat_map(anomaly_map, foreground)
     values = values.masked_fill(~inside, -torch.inf).sort(dim=1, descending=True).values
-    counted = (inside.sum(1, keepdim=True).double() * fraction).ceil().long()
+    counted = (inside.sum(1, keepdim=True).double() * fraction).ceil().long().clamp_min(1)
     taken = torch.arange(values.shape[1], device=values.device) < counted
     return values.masked_fill(~taken, 0.0).sum(1, keepdim=True) / counted

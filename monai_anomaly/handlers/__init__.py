@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from .discrepancy_loader import DiscrepancyLoader, load_refiner, refiner_settings
+from .fit_checkpoint import FitCheckpoint
 from .gradient_clipper import GradientClipper
 from .healthy_reference import HealthyReference
 from .image_panels import AnomalyImagePanels
@@ -30,6 +31,7 @@ __all__ = [
     "AnomalyMetrics",
     "DiscrepancyLoader",
     "EpochProgress",
+    "FitCheckpoint",
     "GradientClipper",
     "HealthyReference",
     "ImageAP",

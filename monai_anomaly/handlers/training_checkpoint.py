@@ -17,6 +17,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ..networks.blocks.ensemble import NetworkEnsemble
+from ..networks.blocks.feature_extractor import FeatureExtractor
 from ..utils import (
     callable_name,
     check_output,
@@ -60,7 +61,7 @@ class TrainingCheckpoint:
     Args:
         save_dir: folder of the files, made if missing.
         network: network that is trained, possibly wrapped for distributed training.
-        optimizer: its optimizer.
+        optimizer: its optimizer; None where it is fitted without one.
         settings: what must be equal for a run to go on, such as epochs, seed, size: plain numbers, strings and lists.
         seed: base of the random state, at least 0.
         interval: epochs between two checkpoints, at least 1.
@@ -85,7 +86,7 @@ class TrainingCheckpoint:
         self,
         save_dir: str | os.PathLike[str],
         network: nn.Module,
-        optimizer: Optimizer,
+        optimizer: Optimizer | None,
         settings: dict[str, Any] | None = None,
         seed: int = 0,
         interval: int = 1,
@@ -138,14 +139,17 @@ class TrainingCheckpoint:
             lock_folder(self.save_dir)
         self._data = self._marks(engine)
         self._times = [DataMark(engine).times(), DataMark(self.evaluator).times()]
-        # the last handler of an epoch: a run saved before its validation and killed during it would never repeat it
-        if engine.has_event_handler(self._save_if_due, Events.EPOCH_COMPLETED):
-            engine.remove_event_handler(self._save_if_due, Events.EPOCH_COMPLETED)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self._save_if_due)
+        self._save_after_others(engine)
         self._recorded = self._all_settings(engine) | {"total_epochs": engine.state.max_epochs}
         if self.resume and not self._loaded:  # a second call of the same trainer goes on with what it has
             self.load(engine)
         self._loaded = True
+
+    def _save_after_others(self, engine: Engine) -> None:
+        # the last handler of an epoch: a run saved before its validation and killed during it would never repeat it
+        if engine.has_event_handler(self._save_if_due, Events.EPOCH_COMPLETED):
+            engine.remove_event_handler(self._save_if_due, Events.EPOCH_COMPLETED)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._save_if_due)
 
     def load(self, engine: Engine) -> None:
         """Restore the run that ``save_dir`` holds, if it holds one."""
@@ -155,7 +159,8 @@ class TrainingCheckpoint:
             return
         self._compare(stored, engine)
         unwrap(self.network).load_state_dict(stored["network"])
-        self.optimizer.load_state_dict(stored["optimizer"])
+        if self.optimizer is not None:
+            self.optimizer.load_state_dict(stored["optimizer"])
         engine.load_state_dict(stored["trainer"])
         for name, part in self._others(engine).items():
             if stored["also"][name]:  # empty: a scaler of gradients on a device that has no use for it
@@ -164,7 +169,8 @@ class TrainingCheckpoint:
         if engine.state.epoch == engine.state.max_epochs:
             logger.info("%s is complete: evaluate it, or choose another output_dir", path)
         else:
-            logger.info("resumed from %s after epoch %d", path, engine.state.epoch)
+            batches = engine.state.iteration % engine.state.epoch_length
+            logger.info("resumed from %s after epoch %d and %d batches", path, engine.state.epoch, batches)
 
     def _compare(self, stored: Mapping[str, Any], engine: Engine) -> None:
         """Refuse to go on with other settings or other images."""
@@ -207,6 +213,7 @@ class TrainingCheckpoint:
         return self.settings | {
             "epoch_length": engine.state.epoch_length,
             **self._data,
+            **_sources(unwrap(self.network)),
             "network": short_hash(_describe(unwrap(self.network))),
             "loss": short_hash(_describe(getattr(engine, "loss_function", None))),
             "optimizer": self._optimizer,
@@ -231,18 +238,24 @@ class TrainingCheckpoint:
         state = {
             "settings": self._all_settings(engine),
             "network": unwrap(self.network).state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": None if self.optimizer is None else self.optimizer.state_dict(),
             "trainer": engine.state_dict(),
             "best": self.best,
             "also": {name: part.state_dict() for name, part in self._others(engine).items()},
             "times": self._times,
         }
+        self._write(state)
+        self._last_save = time.monotonic()
+
+    def _write(self, state: dict[str, Any]) -> None:
         if idist.get_rank() == 0:
             self._checkpoint.save(state)
-        self._last_save = time.monotonic()
 
     def _save_last(self, engine: Engine) -> None:
         self.save(engine)
+        self._save_results()
+
+    def _save_results(self) -> None:
         self._save_result(LAST)
         if idist.get_rank() == 0:
             write_json(self.save_dir / SETTINGS, self._recorded)
@@ -261,6 +274,12 @@ class TrainingCheckpoint:
 def _describe(part: Any) -> str:
     """What a network, loss or optimizer is, the same in every process."""
     return str(part) if isinstance(part, (nn.Module, Optimizer)) else callable_name(part)
+
+
+def _sources(network: nn.Module) -> dict[str, Any]:
+    """SHA-256 of the weights of each pre-trained network in it."""
+    found = [part.source["sha256"] for part in network.modules() if isinstance(part, FeatureExtractor)]
+    return {"backbone_sha256": found[0] if len(found) == 1 else found} if found else {}
 
 
 def _all_members_trained(network: nn.Module) -> bool:

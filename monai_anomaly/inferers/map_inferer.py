@@ -15,6 +15,8 @@ from ..functional.errors import l2_error
 from ..functional.reduction import mean_score
 from ..networks.maps.anomaly_map import ENSEMBLE_SCORES, EnsembleMap, MapOutput, ReconstructionMap
 from ..networks.maps.classifier_map import ScoredMapOutput
+from ..networks.maps.density_map import DensityOutput
+from ..networks.maps.feature_map import FeatureMapOutput
 from ..utils import Keys, plain_tensor, unwrap
 
 
@@ -123,7 +125,7 @@ class MapInferer(Inferer):
 
 
 class _Map(Protocol):
-    def predict(self, image: Tensor) -> MapOutput | ScoredMapOutput: ...
+    def predict(self, image: Tensor) -> MapOutput | ScoredMapOutput | DensityOutput | FeatureMapOutput: ...
 
 
 def _predict(

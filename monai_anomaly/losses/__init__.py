@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 from .address_entropy_loss import AddressEntropyLoss
+from .feature_direction_loss import FeatureDirectionLoss
+from .feature_similarity_loss import FeatureSimilarityLoss
 from .foreground_loss import ForegroundLoss
 from .heteroscedastic_loss import HeteroscedasticLoss
 from .masked_reconstruction_loss import MaskedReconstructionLoss
@@ -14,6 +16,8 @@ from .weighted_sum_loss import WeightedSumLoss
 
 __all__ = [
     "AddressEntropyLoss",
+    "FeatureDirectionLoss",
+    "FeatureSimilarityLoss",
     "ForegroundLoss",
     "HeteroscedasticLoss",
     "MaskedReconstructionLoss",

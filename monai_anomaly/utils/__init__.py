@@ -7,7 +7,7 @@ from .atomic import atomic_path, finite_or_none, write_json, write_text
 from .callers import locals_of_caller
 from .csv_text import csv_text, escape_cell, read_csv, unescape_cell
 from .failures import end_with_reason, message_of_ours, run_command
-from .file_mark import file_mark, sampled_mark
+from .file_mark import file_mark, file_sha256, sampled_mark
 from .keys import Keys
 from .modules import accept_weights_of_wrapper, callable_name, plain_tensor, unwrap
 from .output_folder import check_output, workflows_in_use
@@ -31,6 +31,7 @@ __all__ = [
     "end_with_reason",
     "escape_cell",
     "file_mark",
+    "file_sha256",
     "finite_or_none",
     "is_path",
     "load_weights",

@@ -12,11 +12,16 @@ def file_mark(path: str | os.PathLike[str] | None) -> str | None:
     """Short hash of a file's content, by which a run knows the weights it began with; None where there is no file."""
     if path is None or not Path(path).is_file():
         return None
+    return file_sha256(path)[:16]
+
+
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file's content, 64 hexadecimal digits."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
-    return digest.hexdigest()[:16]
+    return digest.hexdigest()
 
 
 def sampled_mark(path: str | os.PathLike[str], size: int = 4096) -> str | None:

@@ -11,6 +11,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import torch
+from fitted_networks import SMALL_FIT, has_backbone, ready
 from monai.bundle import ConfigParser
 
 from monai_anomaly.bundle.build import bundle_files, recipe_names
@@ -18,13 +19,19 @@ from monai_anomaly.transforms import read_map
 
 NETWORK_SIZES = {2: [32, 32], 3: [16, 32, 16]}
 FILE_SIZES = {2: (40, 48), 3: (12, 20, 18)}
-CASES = [(name, dims) for name in recipe_names() for dims in NETWORK_SIZES]
+CASES = [
+    (name, dims)
+    for name in recipe_names()
+    for dims in NETWORK_SIZES
+    if dims == 2 or not has_backbone(bundle_files(name)["configs/inference.json"])
+]
 SMALL: dict[str, Any] = {
     "hidden_channels": 8,
     "channels": [8, 8],
     "attention_levels": [False, True],
     "num_folds": 2,
     "num_steps": 2,
+    **SMALL_FIT,
 }
 
 
@@ -45,7 +52,7 @@ class Served:
         self.output_dir = folder / "served"
         self.parser.update({"output_dir": str(self.output_dir)})
         torch.manual_seed(0)
-        self.network = self.parser.get_parsed_content("network_def").eval()
+        self.network = ready(self.parser).eval()
         for parameter in self.network.parameters():  # members that start alike would all say the same
             parameter.data += 0.02 * torch.randn(parameter.shape)
         draw = np.random.default_rng(0)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from fitted_networks import SMALL_FIT
 from torch import Tensor
 
 from monai_anomaly.bundle.build import recipe_names
@@ -136,6 +137,7 @@ def test_two_processes_train_and_evaluate_every_kind_of_bundle(name: str, tmp_pa
     make_phantom(tmp_path / "data", size=32, num_training=16, num_unlabeled=6, num_validation=5, num_testing=7)
     data = {"dataset_dir": str(tmp_path / "data"), "spatial_size": [16, 16], "latent_channels": 4, "hidden_channels": 8}
     data |= {"channels": [8, 8], "attention_levels": [False, True], "num_steps": 2}
+    data |= SMALL_FIT
     data |= {"hidden_size": 24, "num_layers": 1, "num_heads": 2, "variants": 2}
     data |= {"decoder_hidden_size": 24, "decoder_num_layers": 1, "decoder_num_heads": 2, "pseudo_labels": None}
     data |= {"audit#unlabeled": "ignored"}  # generated images are alike, which the audit would take for copies

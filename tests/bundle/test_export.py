@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from fitted_networks import SMALL_FIT, ready
 from monai.bundle import ConfigParser
 from torch import Tensor, nn
 
@@ -39,6 +40,7 @@ TINY: dict[str, Any] = {
     "decoder_hidden_size": 24,
     "decoder_num_layers": 1,
     "decoder_num_heads": 2,
+    **SMALL_FIT,
 }
 
 
@@ -55,7 +57,7 @@ def write_weights(name: str, settings: dict[str, Any], path: Path) -> dict[str, 
     parser.read_config(str(BUNDLES / name / "configs/inference.json"))
     for key, value in settings.items():
         parser[key] = value
-    network: nn.Module = parser.get_parsed_content("network_def")
+    network: nn.Module = ready(parser)
     draw = torch.Generator().manual_seed(3)
     for parameter in network.parameters():
         parameter.data += 0.05 * torch.randn(parameter.shape, generator=draw)

@@ -51,6 +51,7 @@ def test_equal_to_sorted_lists(shape: tuple[int, ...], masked: bool, fraction: F
 def test_fraction_goes_from_maximum_to_mean() -> None:
     anomaly_map = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(top_fraction_score(anomaly_map, fraction=1e-9), max_score(anomaly_map))
+    torch.testing.assert_close(top_fraction_score(anomaly_map, fraction=0.0), max_score(anomaly_map))
     torch.testing.assert_close(top_fraction_score(anomaly_map, fraction=1.0), mean_score(anomaly_map))
 
 
@@ -100,7 +101,7 @@ def test_errors(reduction: Callable[..., Tensor]) -> None:
         reduction(anomaly_map, foreground)
 
 
-@pytest.mark.parametrize("fraction", [0.0, -0.1, 1.01, math.nan])
+@pytest.mark.parametrize("fraction", [-0.1, 1.01, math.nan])
 def test_fraction_out_of_range(fraction: float) -> None:
-    with pytest.raises(ValueError, match=r"\(0, 1\]"):
+    with pytest.raises(ValueError, match=r"\[0, 1\]"):
         top_fraction_score(torch.rand(1, 1, 4, 4), fraction=fraction)

@@ -4,16 +4,34 @@
 from __future__ import annotations
 
 from .ensemble import NetworkEnsemble
+from .feature_extractor import FeatureExtractor
+from .feature_learner import FeatureLearner, map_shapes
+from .fitted_head import FittedHead
 from .folds import NetworkFolds, fold_member
+from .gaussian_head import GaussianHead
+from .kernel_density import KernelDensity
+from .layer_reader import read_layers
 from .memory import MemoryBlock
-from .outputs import AutoencoderOutput, EnsembleOutput, MaskedOutput
+from .memory_bank import MemoryBank
+from .outputs import AutoencoderOutput, EnsembleOutput, FeatureOutput, MaskedOutput
+from .place_memory import PlaceMemory
 
 __all__ = [
     "AutoencoderOutput",
     "EnsembleOutput",
+    "FeatureExtractor",
+    "FeatureLearner",
+    "FeatureOutput",
+    "FittedHead",
+    "GaussianHead",
+    "KernelDensity",
     "MaskedOutput",
+    "MemoryBank",
     "MemoryBlock",
     "NetworkEnsemble",
     "NetworkFolds",
+    "PlaceMemory",
     "fold_member",
+    "map_shapes",
+    "read_layers",
 ]

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Optional
+from typing import List, NamedTuple, Optional  # noqa: UP035
 
 from torch import Tensor
 
@@ -53,3 +53,15 @@ class MaskedOutput(NamedTuple):
     prediction: Tensor
     target: Tensor
     mask: Tensor
+
+
+class FeatureOutput(NamedTuple):
+    """What a network returns that reconstructs or imitates features of another one.
+
+    Attributes:
+        prediction: its feature maps (B, C_i, *S_i), one for each layer.
+        target: those of the other network, of the same shapes.
+    """
+
+    prediction: List[Tensor]  # noqa: UP006
+    target: List[Tensor]  # noqa: UP006

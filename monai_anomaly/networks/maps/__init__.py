@@ -5,8 +5,10 @@ from __future__ import annotations
 
 from .anomaly_map import ENSEMBLE_SCORES, EnsembleMap, MapOutput, ReconstructionMap
 from .classifier_map import ClassifierMap, ScoredMapOutput
+from .density_map import DensityMap, DensityOutput
 from .diffusion_map import RESIDUALS, DiffusionMap, DiffusionSampler, RestorationOutput
 from .discrepancy_map import DISCREPANCY_SCORES, REFINED_SCORES, DiscrepancyMap
+from .feature_map import FeatureMap, FeatureMapOutput, direction_map, distillation_score, similarity_map
 from .masked_map import (
     SAMPLERS,
     VISIBLE,
@@ -21,11 +23,15 @@ from .one_step import OneStepRestorer
 __all__ = [
     "ClassifierMap",
     "DISCREPANCY_SCORES",
+    "DensityMap",
+    "DensityOutput",
     "DiffusionMap",
     "DiffusionSampler",
     "DiscrepancyMap",
     "ENSEMBLE_SCORES",
     "EnsembleMap",
+    "FeatureMap",
+    "FeatureMapOutput",
     "InterDiscrepancyMap",
     "MapOutput",
     "MaskSets",
@@ -39,5 +45,8 @@ __all__ = [
     "SAMPLERS",
     "ScoredMapOutput",
     "VISIBLE",
+    "direction_map",
+    "distillation_score",
     "mean_reconstruction",
+    "similarity_map",
 ]

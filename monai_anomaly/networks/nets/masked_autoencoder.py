@@ -150,8 +150,12 @@ class MaskedAutoencoder(nn.Module):
 
     def tokens(self, image: Tensor) -> Tensor:
         """What the encoder makes of whole images (B, C, *S), after its last normalization: (B, 1 + T, d), cls first."""
-        encoded: Tensor = self._encode(self.vit.patch_embedding(self._network_input(image)))
+        encoded: Tensor = self.vit.blocks(self.embed(image))
         return encoded
+
+    def embed(self, image: Tensor) -> Tensor:
+        """What goes into the encoder's first block for whole images (B, C, *S): tokens (B, 1 + T, d), cls first."""
+        return _with_first(self.vit.cls_token, self.vit.patch_embedding(self._network_input(image)))
 
     def to_image(self, patches: Tensor) -> Tensor:
         """Turn patches (B, T, P) as the network predicts them into images (B, C, *S) of the intensities of its input.
