@@ -23,6 +23,7 @@ from .curves import (
 from .deformation import push_exponent, radial_factor
 from .diffusion import denoising_step, diffusion_times, min_snr_weight, noise_of_velocity, shifted_by_content
 from .errors import feature_error, l1_error, l2_error, ssim_error, variance_weighted_error
+from .feature_grid import to_grid
 from .foreground import holds_signal
 from .labelling import (
     binary_label,
@@ -119,6 +120,7 @@ __all__ = [
     "shifted_by_content",
     "spline_coefficients",
     "ssim_error",
+    "to_grid",
     "top_fraction_score",
     "unpatchify",
     "variance_weighted_error",

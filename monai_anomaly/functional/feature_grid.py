@@ -1,0 +1,67 @@
+# Copyright (c) monai_anomaly contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
+
+
+def to_grid(maps: Sequence[Tensor], size: Sequence[int], unit_length: bool = False) -> Tensor:
+    """Bring feature maps of several layers to one grid and join their channels.
+
+    Along an axis where a map is larger than the grid it is averaged over the area of each cell (adaptive pooling);
+    along one where it is smaller it is interpolated linearly between the centers of cells (``align_corners=False``).
+    A map that has the size of the grid already is taken as it is.
+
+    With ``unit_length`` each layer has the same say, whatever the size of its numbers: the vector of each layer is
+    scaled to length 1 at each place, after the resampling, and the joined one by 1/sqrt(number of maps), so that it has
+    length 1 too, and the cosine similarity of two joined vectors is the mean of the layers' own. Zeros stay zeros.
+
+    Args:
+        maps: feature maps (B, C_i, *S_i) with one, two or three spatial axes, of the same images.
+        size: cells of the grid along each spatial axis, *G.
+        unit_length: whether the vectors are scaled to length 1, layer by layer.
+
+    Returns:
+        (B, sum of C_i, *G).
+
+    Raises:
+        ValueError: when there is no map, or when maps and size differ in their number of axes or images.
+
+    Example:
+        >>> shallow, deep = torch.rand(2, 8, 64, 64), torch.rand(2, 16, 16, 16)
+        >>> grid = to_grid([shallow, deep], size=(32, 32), unit_length=True)
+        >>> grid.shape, bool(torch.allclose(grid.norm(dim=1), torch.ones(2, 32, 32)))
+        (torch.Size([2, 24, 32, 32]), True)
+    """
+    size = tuple(size)
+    if not maps:
+        raise ValueError("maps must hold at least one feature map, got none.")
+    if len(size) not in _LINEAR or any(cells < 1 for cells in size):
+        raise ValueError(f"size must be one, two or three positive numbers of cells, got {size}.")
+    for found in maps:
+        if found.ndim != len(size) + 2 or found.shape[0] != maps[0].shape[0]:
+            raise ValueError(
+                f"every map must be ({maps[0].shape[0]}, C, *S) with the {len(size)} spatial axes of size {size}, "
+                f"got shape {tuple(found.shape)}."
+            )
+    resampled = [_resample(found, size) for found in maps]
+    if unit_length:
+        resampled = [F.normalize(found, dim=1) / len(maps) ** 0.5 for found in resampled]
+    return torch.cat(resampled, dim=1)
+
+
+def _resample(features: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Average where the map (B, C, *S) is finer than the grid, interpolate where it is coarser."""
+    pooled = [min(cells, wanted) for cells, wanted in zip(features.shape[2:], size, strict=True)]
+    if pooled != list(features.shape[2:]):
+        features = F.interpolate(features, size=pooled, mode="area")
+    if pooled != list(size):
+        features = F.interpolate(features, size=list(size), mode=_LINEAR[len(size)], align_corners=False)
+    return features
