@@ -6,6 +6,8 @@ from __future__ import annotations
 from .blending import poisson_blend, poisson_blend_boxes
 from .bootstrap import Interval, bootstrap_counts, bootstrap_scores, draw_score_statistics
 from .chi_square import chi_square_distance
+from .content_sample import content_priority, lowest_distinct, place_phases
+from .coreset import farthest_points
 from .curves import (
     IMAGE_STATISTICS,
     ScoreCounts,
@@ -70,6 +72,7 @@ __all__ = [
     "cka",
     "coarse_field",
     "coarse_noise",
+    "content_priority",
     "cosine_similarity",
     "count_scores",
     "deform_shape",
@@ -77,6 +80,7 @@ __all__ = [
     "diffusion_times",
     "draw_score_statistics",
     "euclidean_similarity",
+    "farthest_points",
     "feature_error",
     "flipped_gaussian_label",
     "fractal_noise",
@@ -87,6 +91,7 @@ __all__ = [
     "l1_error",
     "l2_error",
     "logistic_label",
+    "lowest_distinct",
     "manhattan_similarity",
     "mask_of_kept",
     "max_score",
@@ -100,6 +105,7 @@ __all__ = [
     "patchify",
     "pearson_similarity",
     "per_region_overlap",
+    "place_phases",
     "poisson_blend",
     "poisson_blend_boxes",
     "precision_recall_curve",

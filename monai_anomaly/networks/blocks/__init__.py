@@ -4,16 +4,20 @@
 from __future__ import annotations
 
 from .ensemble import NetworkEnsemble
+from .fitted_head import FittedHead
 from .folds import NetworkFolds, fold_member
 from .memory import MemoryBlock
 from .outputs import AutoencoderOutput, EnsembleOutput, MaskedOutput
+from .place_memory import PlaceMemory
 
 __all__ = [
     "AutoencoderOutput",
     "EnsembleOutput",
+    "FittedHead",
     "MaskedOutput",
     "MemoryBlock",
     "NetworkEnsemble",
     "NetworkFolds",
+    "PlaceMemory",
     "fold_member",
 ]

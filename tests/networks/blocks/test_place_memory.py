@@ -1,0 +1,124 @@
+# Copyright (c) monai_anomaly contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+
+from monai_anomaly.networks.blocks import PlaceMemory
+
+
+def random(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def fitted(memory: PlaceMemory, *batches: torch.Tensor) -> PlaceMemory:
+    for batch in batches:
+        memory.fit_batch(batch)
+    memory.finish()
+    return memory
+
+
+def slow_distances(healthy: torch.Tensor, image: torch.Tensor, window: int, metric: str) -> torch.Tensor:
+    """Every place of one image (D, *G) against every healthy vector in its window, one pair at a time."""
+    found = torch.full(image.shape[1:], math.inf)
+    places = list(itertools.product(*(range(cells) for cells in image.shape[1:])))
+    for here, there in itertools.product(places, places):
+        if max(abs(a - b) for a, b in zip(here, there, strict=True)) > window:
+            continue
+        query = image[(slice(None), *here)].double()
+        for vector in healthy.double():
+            other = vector[(slice(None), *there)]
+            distance = float(
+                1 - query @ other / (query.norm() * other.norm()) if metric == "cosine" else (query - other).norm()
+            )
+            found[here] = min(float(found[here]), distance)
+    return found
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize(("grid", "window"), [((5,), 1), ((5, 4), 0), ((4, 5), 1), ((3, 4), 9), ((3, 2, 4), 1)])
+def test_distances_are_those_of_the_definition(grid: tuple[int, ...], window: int, metric: str) -> None:
+    healthy, images = random(3, 6, *grid), random(2, 6, *grid, seed=1)
+    memory = fitted(PlaceMemory(size=8, window=window, projected=None, metric=metric), healthy)
+    expected = torch.stack([slow_distances(healthy, image, window, metric) for image in images])
+    # vectors are rounded to half precision: eleven bits
+    torch.testing.assert_close(memory(images)[:, 0], expected, atol=2e-3, rtol=2e-3)
+
+
+def test_a_projection_keeps_the_distances_about_as_they_are() -> None:
+    healthy, image = random(8, 256, 4, 4), random(8, 256, 4, 4, seed=1)
+    exact = fitted(PlaceMemory(projected=None), healthy)(image)
+    projected = fitted(PlaceMemory(projected=64), healthy)
+    assert projected.bank.shape == (4, 4, 128, 64)
+    assert (projected(image) - exact).abs().max() < 5 / math.sqrt(64)
+    rows = projected.projection
+    torch.testing.assert_close(rows @ rows.T, 256 / 64 * torch.eye(64), atol=1e-4, rtol=0)
+
+
+def test_the_default_bank_takes_32_mib_on_a_grid_of_32_by_32() -> None:
+    memory = PlaceMemory()
+    memory.allocate(232, (32, 32))
+    assert memory.bank.numel() * memory.bank.element_size() <= 32 * 2**20
+    assert sum(buffer.numel() * buffer.element_size() for buffer in memory.buffers()) < 32.2 * 2**20
+
+
+def test_no_more_is_kept_than_was_asked_for_and_nothing_twice() -> None:
+    memory = PlaceMemory(size=5, window=0, projected=None)
+    images = random(20, 6, 3, 3)
+    memory.fit_batch(images)
+    assert memory.bank.shape == (3, 3, 5, 6) and bool(memory.priority.isfinite().all())
+    before = {name: value.clone() for name, value in memory.state_dict().items() if name != "num_images"}
+    memory.fit_batch(images[3:11])
+    assert all(torch.equal(memory.state_dict()[name], value) for name, value in before.items())
+    kept = (memory.bank.float()[:, :, :, None] - memory.bank.float()[:, :, None]).norm(dim=-1)
+    assert bool((kept + torch.eye(5) > 1e-3).all()), "five different vectors at each place"
+
+
+def test_neighbors_keep_different_images() -> None:
+    images = random(64, 8, 1, 1).expand(-1, -1, 4, 4) + 1e-5 * random(64, 8, 4, 4, seed=1)
+    memory = PlaceMemory(size=16, projected=None)
+    memory.fit_batch(images)
+    assert sum(len(place.unique(dim=0)) for place in memory.bank.flatten(0, 1)) == 16 * 16
+    near = memory.bank[1:3, 1:3].flatten(0, 2)
+    assert len(near.mul(256).round().unique(dim=0)) > 48, "four places hold nearly four times as many images as one"
+
+
+def test_greedy_keeps_what_is_far_apart() -> None:
+    crowd, outlier = 0.01 * random(30, 4, 2, 2) + 1, -torch.ones(1, 4, 2, 2)
+    stream = torch.cat([crowd[:10], outlier, crowd[10:]])
+    memory = fitted(PlaceMemory(size=2, window=0, selection="greedy"), *stream.split(7))
+    assert memory(outlier).max() < 1e-6
+
+
+def test_greedy_leaves_slots_free_where_nothing_is_new() -> None:
+    memory = PlaceMemory(size=4, selection="greedy")
+    memory.fit_batch(random(1, 4, 2, 2).expand(6, -1, -1, -1))
+    assert memory.priority.isfinite().sum(1).tolist() == [1] * 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"size": 0}, "got 0, 128 and 3"),
+        ({"projected": 0}, "got 128, 0 and 3"),
+        ({"window": -1}, "got 128, 128 and -1"),
+        ({"metric": "manhattan"}, "'manhattan'"),
+        ({"selection": "first"}, "'first'"),
+    ],
+)
+def test_errors(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        PlaceMemory(**arguments)  # type: ignore[arg-type]
+
+
+def test_features_of_another_grid_are_refused() -> None:
+    memory = fitted(PlaceMemory(), random(2, 4, 3, 3))
+    with pytest.raises(ValueError, match=r"\(4, 3, 3\) after B, got \(1, 4, 3, 4\)"):
+        memory(random(1, 4, 3, 4))
+    with pytest.raises(ValueError, match=r"one to three axes of places, got grid \(\)"):
+        PlaceMemory().fit_batch(random(2, 4))
