@@ -37,6 +37,7 @@ from .labelling import (
     weight_label,
 )
 from .masking import mask_of_kept, num_kept, partition_kept, random_kept
+from .moments import Moments, ledoit_wolf_share, merge_moments, moments_of
 from .noise import coarse_field, coarse_noise, fractal_noise, gradient_noise
 from .patches import patchify, unpatchify
 from .pseudo_labels import PseudoLabels, Purity, pseudo_labels, purity
@@ -58,6 +59,7 @@ __all__ = [
     "DeformedShape",
     "IMAGE_STATISTICS",
     "Interval",
+    "Moments",
     "PseudoLabels",
     "Purity",
     "ScoreCounts",
@@ -90,6 +92,7 @@ __all__ = [
     "intensity_label",
     "l1_error",
     "l2_error",
+    "ledoit_wolf_share",
     "logistic_label",
     "lowest_distinct",
     "manhattan_similarity",
@@ -97,7 +100,9 @@ __all__ = [
     "max_score",
     "mean_change",
     "mean_score",
+    "merge_moments",
     "min_snr_weight",
+    "moments_of",
     "no_similarity",
     "noise_of_velocity",
     "num_kept",

@@ -6,6 +6,7 @@ from __future__ import annotations
 from .ensemble import NetworkEnsemble
 from .fitted_head import FittedHead
 from .folds import NetworkFolds, fold_member
+from .gaussian_head import GaussianHead
 from .memory import MemoryBlock
 from .outputs import AutoencoderOutput, EnsembleOutput, MaskedOutput
 from .place_memory import PlaceMemory
@@ -14,6 +15,7 @@ __all__ = [
     "AutoencoderOutput",
     "EnsembleOutput",
     "FittedHead",
+    "GaussianHead",
     "MaskedOutput",
     "MemoryBlock",
     "NetworkEnsemble",
