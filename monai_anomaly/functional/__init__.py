@@ -6,7 +6,7 @@ from __future__ import annotations
 from .blending import poisson_blend, poisson_blend_boxes
 from .bootstrap import Interval, bootstrap_counts, bootstrap_scores, draw_score_statistics
 from .chi_square import chi_square_distance
-from .content_sample import content_priority, lowest_distinct, place_phases
+from .content_sample import content_priority, lowest_distinct, lowest_vectors, place_phases
 from .coreset import farthest_points
 from .curves import (
     IMAGE_STATISTICS,
@@ -95,6 +95,7 @@ __all__ = [
     "ledoit_wolf_share",
     "logistic_label",
     "lowest_distinct",
+    "lowest_vectors",
     "manhattan_similarity",
     "mask_of_kept",
     "max_score",

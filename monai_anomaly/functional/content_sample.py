@@ -77,3 +77,19 @@ def lowest_distinct(priorities: Tensor, count: int) -> tuple[Tensor, Tensor]:
     repeated[:, 1:] = ascending[:, 1:] == ascending[:, :-1]
     distinct, first = ascending.masked_fill(repeated, torch.inf).sort(dim=1, stable=True)
     return distinct[:, :count], order.gather(1, first[:, :count])
+
+
+def lowest_vectors(priorities: Sequence[Tensor], vectors: Sequence[Tensor], count: int) -> tuple[Tensor, Tensor]:
+    """Join samples and keep the ``count`` lowest different priorities.
+
+    Args:
+        priorities: (M_i,) each.
+        vectors: (M_i, D) each.
+        count: how many to keep at most.
+
+    Returns:
+        Priorities (n,), ascending, and their vectors (n, D).
+    """
+    lowest, index = lowest_distinct(torch.cat(list(priorities))[None], count)
+    there = lowest[0].isfinite()
+    return lowest[0, there], torch.cat(list(vectors))[index[0, there]]

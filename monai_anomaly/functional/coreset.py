@@ -9,25 +9,28 @@ import torch
 from torch import Tensor
 
 
-def farthest_points(distances_of: Callable[[Tensor], Tensor], valid: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def farthest_points(
+    distances_of: Callable[[Tensor], Tensor], valid: Tensor, count: int, start: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Greedy k-centers: the point farthest from all chosen ones is chosen next, in N sets of points at once.
 
     The largest distance of any point to the nearest center is at most twice that of the best choice of as many centers
     (T. F. Gonzalez, "Clustering to minimize the maximum intercluster distance", Theoretical Computer Science 38, 1985).
-    The first valid point of a set is its first center.
 
     Args:
         distances_of: takes the index (N,) of one point of each set and gives its distances (N, M) to all of them;
             squared ones or any other that grow with the distance will do.
         valid: (N, M), which points there are; at least one a set.
         count: centers to choose.
+        start: distances (N, M) from which the first center is the farthest; the first valid point without them.
 
     Returns:
         Index (N, count) of the centers in the order of their choice, and the distance (N, count) of each to the centers
-        before it: infinite for the first, not rising, zero once nothing new is left (the first center again, then).
+        before it: that of the start for the first, then not rising, zero once nothing new is left (and the first center
+        again).
     """
-    nearest = torch.where(valid, torch.inf, -1.0)
-    index = valid.int().argmax(dim=1)
+    nearest = torch.where(valid, torch.inf if start is None else start, -1.0)
+    index = nearest.argmax(dim=1)
     chosen: list[Tensor] = []
     gaps: list[Tensor] = []
     for _ in range(count):

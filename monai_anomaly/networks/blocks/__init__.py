@@ -7,7 +7,9 @@ from .ensemble import NetworkEnsemble
 from .fitted_head import FittedHead
 from .folds import NetworkFolds, fold_member
 from .gaussian_head import GaussianHead
+from .kernel_density import KernelDensity
 from .memory import MemoryBlock
+from .memory_bank import MemoryBank
 from .outputs import AutoencoderOutput, EnsembleOutput, MaskedOutput
 from .place_memory import PlaceMemory
 
@@ -16,7 +18,9 @@ __all__ = [
     "EnsembleOutput",
     "FittedHead",
     "GaussianHead",
+    "KernelDensity",
     "MaskedOutput",
+    "MemoryBank",
     "MemoryBlock",
     "NetworkEnsemble",
     "NetworkFolds",
