@@ -74,8 +74,9 @@ class FittedHead(nn.Module):
             raise RuntimeError("a fit that is finished cannot be merged: merge before finish().")
         if used:
             device = self.finished.device
-            self._merge([{name: value.to(device) for name, value in state.items()} for state in used])
-            self.num_images.fill_(sum(int(state["num_images"]) for state in used))
+            # copies: a state may be this head's own, and is as it was afterwards
+            self._merge([{name: value.to(device, copy=True) for name, value in state.items()} for state in used])
+            self.num_images = torch.tensor(sum(int(state["num_images"]) for state in used), device=device)
             self._is_allocated = True
 
     @torch.no_grad()

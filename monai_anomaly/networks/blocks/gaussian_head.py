@@ -57,6 +57,7 @@ class GaussianHead(FittedHead):
 
     working = ("center", "scatter", "cubes", "fourths")
     chosen: Tensor
+    is_chosen: Tensor
     mean: Tensor
     whitening: Tensor
     center: Tensor
@@ -77,6 +78,7 @@ class GaussianHead(FittedHead):
         self.num_features, self.regularizer = num_features, regularizer
         self.shrinkage, self.seed = shrinkage, seed
         self.register_buffer("chosen", torch.empty(0, dtype=torch.long))  # (d,)
+        self.register_buffer("is_chosen", torch.empty(0, dtype=torch.bool))  # (D,)
         self.register_buffer("mean", torch.empty(0))  # (d, *G)
         self.register_buffer("whitening", torch.empty(0))  # (N, d, d), lower triangular
         for name in self.working:
@@ -90,6 +92,7 @@ class GaussianHead(FittedHead):
         device = self.mean.device
         order = torch.randperm(channels, generator=torch.Generator().manual_seed(self.seed))
         self.chosen = order[: self.num_features].sort().values.to(device)
+        self.is_chosen = torch.zeros(channels, dtype=torch.bool, device=device).index_fill(0, self.chosen, True)
         length = len(self.chosen)
         self.mean = torch.zeros(length, *grid, device=device)
         self.whitening = torch.zeros(self.mean[0].numel(), length, length, device=device)
@@ -101,9 +104,9 @@ class GaussianHead(FittedHead):
         self._take(merge_moments(self._moments(), found) if int(self.num_images) else found)
 
     def _merge(self, states: Sequence[Mapping[str, Tensor]]) -> None:
-        self.chosen, self.whitening = states[0]["chosen"], states[0]["whitening"]
-        self.mean = states[0]["mean"]
-        fits = [Moments(state["num_images"], *(state[name].clone() for name in self.working)) for state in states]
+        for name in ("chosen", "is_chosen", "mean", "whitening"):
+            setattr(self, name, states[0][name])
+        fits = [Moments(state["num_images"], *(state[name] for name in self.working)) for state in states]
         self._take(functools.reduce(merge_moments, fits))
 
     def _moments(self) -> Moments:
@@ -138,9 +141,9 @@ class GaussianHead(FittedHead):
         return white.norm(dim=1).T.reshape(features.shape[0], 1, *features.shape[2:])
 
     def _check_shape(self, features: Tensor) -> None:
-        grid, found = tuple(self.mean.shape[1:]), tuple(features.shape)
-        if found[2:] != grid or found[1] < len(self.chosen):
-            raise ValueError(f"features must be (B, D, *G) with the grid {grid} that was fitted, got {found}.")
+        expected = (self.is_chosen.shape[0], *self.mean.shape[1:])
+        if tuple(features.shape[1:]) != expected:
+            raise ValueError(f"features must be (B, D, *G) with {expected} after B, got {tuple(features.shape)}.")
 
 
 def _inverse_factor(covariance: Tensor, identity: Tensor) -> Tensor:

@@ -87,7 +87,7 @@ class KernelDensity(FittedHead):
         self._keep([self.priority, priority], [self.bank[: len(self.priority)], features.float()])
 
     def _merge(self, states: Sequence[Mapping[str, Tensor]]) -> None:
-        self.bank, self.direction = states[0]["bank"].clone(), states[0]["direction"]
+        self.bank, self.direction = states[0]["bank"], states[0]["direction"]
         priorities = [state["priority"] for state in states]
         self._keep(priorities, [state["bank"][: len(state["priority"])] for state in states])
 

@@ -90,5 +90,5 @@ def test_what_cannot_be_fitted_says_so() -> None:
         fitted(GaussianHead(), random(1, 3))
     with pytest.raises(RuntimeError, match="singular"):
         fitted(GaussianHead(regularizer=0), torch.ones(5, 3))
-    with pytest.raises(ValueError, match=r"grid \(2, 2\) that was fitted, got \(1, 3, 2, 4\)"):
+    with pytest.raises(ValueError, match=r"\(3, 2, 2\) after B, got \(1, 3, 2, 4\)"):
         fitted(GaussianHead(), random(5, 3, 2, 2))(random(1, 3, 2, 4))
