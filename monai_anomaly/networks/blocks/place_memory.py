@@ -16,6 +16,8 @@ from .fitted_head import FittedHead
 
 _METRICS = ("cosine", "euclidean")
 _SELECTIONS = ("sample", "greedy")
+# Places whose vectors are in float32, or compared with one another, at once.
+_CHUNK = 64
 
 
 class PlaceMemory(FittedHead):
@@ -24,22 +26,25 @@ class PlaceMemory(FittedHead):
     Medical images are roughly aligned, so what is normal depends on where it is. The distance of a vector at place p is
     the smallest one to the vectors kept at the places within ``window`` cells of p along every axis.
 
-    At most ``size`` different vectors are kept at a place, after a random orthogonal projection to fewer numbers (W. B.
-    Johnson, J. Lindenstrauss, 1984) and in half precision. Which ones follows from their content alone
-    (``content_priority``), so neither the order of images nor the size of batches changes it, and neighboring places
-    keep different images, to which the window then leads. ``selection="greedy"`` keeps those that are farthest apart
-    (streamed: those kept and one batch are the candidates); it depends on order and batch size.
+    At most ``size`` different vectors are kept at a place, in half precision. ``finish`` turns each v into its first
+    ``projected - 1`` principal components Pv and the length of the rest, ``[Pv, sqrt(|v|^2 - |Pv|^2)]``: lengths stay
+    as they are, and no distance becomes larger than the one between the whole vectors. Which vectors are kept follows
+    from their content alone (``content_priority``), so neither the order of images nor the size of batches changes it,
+    and neighboring places keep different images, to which the window then leads. ``selection="greedy"`` keeps those
+    that are farthest apart (streamed: those kept and one batch are the candidates); it depends on order and batch size.
 
     Near it are SPADE (N. Cohen, Y. Hoshen, 2020: neighbors in the whole image, images chosen first), PaDiM (T. Defard
     et al., ICPR 2021: a Gaussian for each place) and PatchCore (K. Roth et al., CVPR 2022: one bank for all places).
 
     Args:
-        size: vectors K kept at a place.
+        size: vectors K kept at a place. With 256 and 64 numbers each the bank takes 32 MiB on a grid of 32 x 32; while
+            fitting, they are held whole.
         window: how many cells away the neighbors of a place may be; 0 for the place alone.
-        projected: numbers kept of a vector, or None for all. One that is not below the length of a vector does nothing.
+        projected: numbers d kept of a vector, or None for all. One that is not below the length D of a vector does
+            nothing.
         metric: "cosine" (1 - similarity, in [0, 2]) or "euclidean".
         selection: "sample" or "greedy".
-        seed: of the projection and of the priorities.
+        seed: of the priorities.
 
     Shapes:
         ``forward``: features (B, D, *G) to distances (B, 1, *G), with one, two or three axes.
@@ -56,25 +61,27 @@ class PlaceMemory(FittedHead):
         (torch.Size([4, 1, 6, 6]), True)
     """
 
-    working = ("priority",)
+    working = ("sample", "priority")
     bank: Tensor
     projection: Tensor
     direction: Tensor
+    sample: Tensor
     priority: Tensor
 
     def __init__(
         self,
-        size: int = 128,
+        size: int = 256,
         window: int = 3,
-        projected: int | None = 128,
+        projected: int | None = 64,
         metric: str = "cosine",
         selection: str = "sample",
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if size < 1 or window < 0 or (projected is not None and projected < 1):
+        if size < 1 or window < 0 or (projected is not None and projected < 2):
             raise ValueError(
-                f"size and projected must be positive and window not negative, got {size}, {projected} and {window}."
+                "size must be positive, projected at least 2 and window not negative, "
+                f"got {size}, {projected} and {window}."
             )
         if metric not in _METRICS or selection not in _SELECTIONS:
             raise ValueError(
@@ -83,8 +90,9 @@ class PlaceMemory(FittedHead):
         self.size, self.window, self.projected = size, window, projected
         self.metric, self.selection, self.seed = metric, selection, seed
         self.register_buffer("bank", torch.empty(0, dtype=torch.float16))  # (*G, K, d)
-        self.register_buffer("projection", torch.empty(0))  # (d, D), or empty for none
+        self.register_buffer("projection", torch.empty(0))  # (d - 1, D), or empty for none
         self.register_buffer("direction", torch.empty(0))  # (D,)
+        self.register_buffer("sample", torch.empty(0, dtype=torch.float16))  # (N, K, D)
         self.register_buffer("priority", torch.empty(0, dtype=torch.float64))  # (N, K), infinite for a free slot
 
     def extra_repr(self) -> str:
@@ -94,65 +102,71 @@ class PlaceMemory(FittedHead):
     def _allocate(self, channels: int, grid: tuple[int, ...]) -> None:
         if not 1 <= len(grid) <= 3:
             raise ValueError(f"features must be (B, D, *G) with one to three axes of places, got grid {grid}.")
-        generator = torch.Generator().manual_seed(self.seed)
         device = self.bank.device
-        self.direction = torch.randn(channels, generator=generator).to(device)
+        self.direction = torch.randn(channels, generator=torch.Generator().manual_seed(self.seed)).to(device)
         kept = channels
         if self.projected is not None and self.projected < channels:
             kept = self.projected
-            square = torch.randn(channels, kept, generator=generator, dtype=torch.float64)
-            self.projection = ((channels / kept) ** 0.5 * torch.linalg.qr(square)[0].T).float().contiguous().to(device)
+            self.projection = torch.zeros(kept - 1, channels, device=device)
         self.bank = torch.zeros(*grid, self.size, kept, dtype=torch.float16, device=device)
 
     def _fit(self, features: Tensor) -> None:
         self._check_grid(features)
         phase = place_phases(self.bank.shape[:-2]).to(features.device)
         priority = content_priority(features.flatten(2), self.direction, phase, length=self.metric == "euclidean")
-        self._keep([priority.T], [self._embed(features).flatten(1, -2).transpose(0, 1).half()])
+        vectors = self._scaled(features).flatten(1, -2).transpose(0, 1).half()
+        self._keep([self.priority, priority.T], [self.sample, vectors])
 
     def _merge(self, states: Sequence[Mapping[str, Tensor]]) -> None:
-        first = states[0]
-        self.bank, self.projection, self.direction = first["bank"], first["projection"], first["direction"]
-        self.priority = first["priority"]
-        self._keep(
-            [state["priority"] for state in states[1:]],
-            [state["bank"].flatten(0, -3) for state in states[1:]],
-        )
+        for name in ("bank", "projection", "direction"):
+            setattr(self, name, states[0][name])
+        self._keep([state["priority"] for state in states], [state["sample"] for state in states])
 
     def _keep(self, priorities: Sequence[Tensor], vectors: Sequence[Tensor]) -> None:
-        """Keep K of the bank and of more vectors (N, M, d) with their priorities (N, M)."""
-        bank = self.bank.flatten(0, -3)
-        if not self.priority.numel():
-            self.priority = torch.full(bank.shape[:2], torch.inf, dtype=torch.float64, device=bank.device)
-        candidates, priority = torch.cat([bank, *vectors], dim=1), torch.cat([self.priority, *priorities], dim=1)
+        """Keep K vectors of samples (N, M, D) with their priorities (N, M)."""
+        candidates = torch.cat([part for part in vectors if part.numel()], dim=1)
+        priority = torch.cat([part for part in priorities if part.numel()], dim=1)
         if self.selection == "greedy":
-            index, free = _apart(candidates, priority.isfinite(), self.size)
+            parts = zip(candidates.split(_CHUNK), priority.isfinite().split(_CHUNK), strict=True)
+            chosen = [_apart(vectors, valid, self.size) for vectors, valid in parts]
+            index, free = (torch.cat(part) for part in zip(*chosen, strict=True))
             self.priority = priority.gather(1, index).masked_fill(free, torch.inf)
         else:
             self.priority, index = lowest_distinct(priority, self.size)
         # a free slot repeats the first vector, so that the search need not know which slots are in use
         index = torch.where(self.priority.isfinite(), index, index[:, :1])
-        self.bank = candidates.gather(1, index[..., None].expand(-1, -1, candidates.shape[-1])).reshape(self.bank.shape)
+        self.sample = candidates.gather(1, index[..., None].expand(-1, -1, candidates.shape[-1]))
 
     def _finish(self) -> None:
-        """Nothing is left to compute: the bank is searched as it is."""
-
-    def _embed(self, features: Tensor) -> Tensor:
-        """Bring features (B, D, *G) to vectors (B, *G, d), rounded as those in the bank are, in float32."""
-        vectors = features.float().movedim(1, -1)
-        if self.metric == "cosine":
-            vectors = F.normalize(vectors, dim=-1)
         if self.projection.numel():
-            vectors = vectors @ self.projection.T
-        if self.metric == "cosine":
-            vectors = F.normalize(vectors, dim=-1)
-        return vectors.half().float()
+            products = [part.float().flatten(0, 1).T @ part.float().flatten(0, 1) for part in self.sample.split(_CHUNK)]
+            _, vectors = torch.linalg.eigh(torch.stack(products).double().sum(dim=0))  # ascending
+            self.projection.copy_(vectors.flip(1)[:, : len(self.projection)].T)
+        bank = self.bank.flatten(0, -3)
+        bank[:, : self.sample.shape[1]] = torch.cat(
+            [self._reduced(part.float()).half() for part in self.sample.split(_CHUNK)]
+        )
+        bank[:, self.sample.shape[1] :] = bank[:, :1]
+
+    def _scaled(self, features: Tensor) -> Tensor:
+        """Bring features (B, D, *G) to vectors (B, *G, D) between which distances are measured."""
+        vectors = features.float().movedim(1, -1)
+        return F.normalize(vectors, dim=-1) if self.metric == "cosine" else vectors
+
+    def _reduced(self, vectors: Tensor) -> Tensor:
+        """Principal components and the length of the rest (..., d) of vectors (..., D)."""
+        if not self.projection.numel():
+            return vectors
+        components = vectors @ self.projection.T
+        rest = (vectors.square().sum(-1, keepdim=True) - components.square().sum(-1, keepdim=True)).clamp_min(0)
+        return torch.cat([components, rest.sqrt()], dim=-1)
 
     def forward(self, features: Tensor) -> Tensor:
         """Distances (B, 1, *G) of features (B, D, *G)."""
         self._check_finished()
         self._check_grid(features)
-        query, bank = self._embed(features), self.bank.float()
+        # rounded as the vectors of the bank are, so that one of them is at distance zero
+        query, bank = self._reduced(self._scaled(features).half().float()).half().float(), self.bank.float()
         if self.metric == "cosine":
             query, bank = F.normalize(query, dim=-1), F.normalize(bank, dim=-1)
         return self._search(query, bank).unsqueeze(1)

@@ -51,13 +51,26 @@ def test_distances_are_those_of_the_definition(grid: tuple[int, ...], window: in
 
 
 def test_a_projection_keeps_the_distances_about_as_they_are() -> None:
-    healthy, image = random(8, 256, 4, 4), random(8, 256, 4, 4, seed=1)
-    exact = fitted(PlaceMemory(projected=None), healthy)(image)
-    projected = fitted(PlaceMemory(projected=64), healthy)
-    assert projected.bank.shape == (4, 4, 128, 64)
-    assert (projected(image) - exact).abs().max() < 5 / math.sqrt(64)
-    rows = projected.projection
-    torch.testing.assert_close(rows @ rows.T, 256 / 64 * torch.eye(64), atol=1e-4, rtol=0)
+    spectrum = 0.8 ** torch.arange(48)[:, None, None]
+    healthy, images = spectrum * random(8, 48, 4, 4), spectrum * random(8, 48, 4, 4, seed=1)
+    for metric in ("cosine", "euclidean"):
+        exact = fitted(PlaceMemory(projected=None, metric=metric), healthy)(images)
+        projected = fitted(PlaceMemory(size=9, projected=16, metric=metric), healthy)
+        assert projected.bank.shape == (4, 4, 9, 16)
+        assert (projected(images) - exact).abs().max() < 0.05
+        assert (projected(images) - exact).max() < 2e-3, "never larger, but for the rounding"
+        assert projected(healthy).max() < 1e-2
+    _, vectors = torch.linalg.eigh(torch.einsum("bdhw,behw->de", *2 * [torch.nn.functional.normalize(healthy, dim=1)]))
+    angles = fitted(PlaceMemory(projected=16), healthy).projection[:5] @ vectors.flip(1)[:, :5]
+    torch.testing.assert_close(angles.abs(), torch.eye(5), atol=2e-2, rtol=0)
+
+
+def test_what_lies_outside_the_components_counts_by_its_length() -> None:
+    plane = torch.nn.functional.pad(random(20, 2, 3, 3), (0, 0, 0, 0, 0, 6))  # two of eight numbers are not zero
+    memory = fitted(PlaceMemory(size=20, window=0, projected=3, metric="euclidean"), plane)
+    outside = plane[:1].clone()
+    outside[:, 5] = 0.5
+    torch.testing.assert_close(memory(outside), torch.full((1, 1, 3, 3), 0.5), atol=3e-3, rtol=0)
 
 
 def test_the_default_bank_takes_32_mib_on_a_grid_of_32_by_32() -> None:
@@ -71,11 +84,11 @@ def test_no_more_is_kept_than_was_asked_for_and_nothing_twice() -> None:
     memory = PlaceMemory(size=5, window=0, projected=None)
     images = random(20, 6, 3, 3)
     memory.fit_batch(images)
-    assert memory.bank.shape == (3, 3, 5, 6) and bool(memory.priority.isfinite().all())
+    assert memory.sample.shape == (9, 5, 6) and bool(memory.priority.isfinite().all())
     before = {name: value.clone() for name, value in memory.state_dict().items() if name != "num_images"}
     memory.fit_batch(images[3:11])
     assert all(torch.equal(memory.state_dict()[name], value) for name, value in before.items())
-    kept = (memory.bank.float()[:, :, :, None] - memory.bank.float()[:, :, None]).norm(dim=-1)
+    kept = (memory.sample.float()[:, :, None] - memory.sample.float()[:, None]).norm(dim=-1)
     assert bool((kept + torch.eye(5) > 1e-3).all()), "five different vectors at each place"
 
 
@@ -83,8 +96,8 @@ def test_neighbors_keep_different_images() -> None:
     images = random(64, 8, 1, 1).expand(-1, -1, 4, 4) + 1e-5 * random(64, 8, 4, 4, seed=1)
     memory = PlaceMemory(size=16, projected=None)
     memory.fit_batch(images)
-    assert sum(len(place.unique(dim=0)) for place in memory.bank.flatten(0, 1)) == 16 * 16
-    near = memory.bank[1:3, 1:3].flatten(0, 2)
+    assert sum(len(place.unique(dim=0)) for place in memory.sample) == 16 * 16
+    near = memory.sample.unflatten(0, (4, 4))[1:3, 1:3].flatten(0, 2)
     assert len(near.mul(256).round().unique(dim=0)) > 48, "four places hold nearly four times as many images as one"
 
 
@@ -104,9 +117,9 @@ def test_greedy_leaves_slots_free_where_nothing_is_new() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"size": 0}, "got 0, 128 and 3"),
-        ({"projected": 0}, "got 128, 0 and 3"),
-        ({"window": -1}, "got 128, 128 and -1"),
+        ({"size": 0}, "got 0, 64 and 3"),
+        ({"projected": 1}, "got 256, 1 and 3"),
+        ({"window": -1}, "got 256, 64 and -1"),
         ({"metric": "manhattan"}, "'manhattan'"),
         ({"selection": "first"}, "'first'"),
     ],
