@@ -134,9 +134,10 @@ class FitTrainer(Trainer):
     def _leave_out_seen(engine: Engine) -> None:
         assert isinstance(engine, FitTrainer)
         batches = engine.state.iteration % engine.state.epoch_length
-        sampler = getattr(engine.data_loader, "sampler", None)
-        if hasattr(sampler, "start"):
-            sampler.start = batches * engine.data_loader.batch_size
+        loader: Any = engine.data_loader
+        sampler = getattr(loader, "sampler", None)
+        if sampler is not None and hasattr(sampler, "start"):
+            sampler.start = batches * loader.batch_size
         elif batches:
             raise ValueError(
                 f"a fit that goes on after {batches} batches needs a sampler that can leave them out, got "

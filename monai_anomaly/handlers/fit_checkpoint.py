@@ -78,7 +78,8 @@ class FitCheckpoint(TrainingCheckpoint):
 
     def _save_if_due(self, engine: Engine) -> None:
         # the share of this process is complete here, and merged with those of the others next
-        if engine.state.iteration == engine.state.max_epochs * engine.state.epoch_length:
+        batches = (engine.state.max_epochs or 0) * (engine.state.epoch_length or 0)
+        if engine.state.iteration == batches:
             self.save(engine)
         else:
             super()._save_if_due(engine)

@@ -46,7 +46,7 @@ class EpochProgress:
         if self._bar is None:
             epochs = self.unit == "epoch"
             total = engine.state.max_epochs if epochs else engine.state.epoch_length
-            done = engine.state.epoch - 1 if epochs else engine.state.iteration % engine.state.epoch_length
+            done = engine.state.epoch - 1 if epochs else engine.state.iteration % (engine.state.epoch_length or 1)
             hidden = idist.get_rank() != 0
             self._bar = tqdm(total=total, initial=done, desc=self.name, unit=self.unit, disable=hidden)
 

@@ -169,7 +169,7 @@ class TrainingCheckpoint:
         if engine.state.epoch == engine.state.max_epochs:
             logger.info("%s is complete: evaluate it, or choose another output_dir", path)
         else:
-            batches = engine.state.iteration % engine.state.epoch_length
+            batches = engine.state.iteration % (engine.state.epoch_length or 1)
             logger.info("resumed from %s after epoch %d and %d batches", path, engine.state.epoch, batches)
 
     def _compare(self, stored: Mapping[str, Any], engine: Engine) -> None:

@@ -90,7 +90,7 @@ class DensityMap(nn.Module):
         self.unit_length = unit_length
         self.smoothing = smoothing
         if isinstance(head, FittedHead) and hasattr(extractor, "num_channels"):
-            head.allocate(sum(extractor.num_channels), self.grid)
+            head.allocate(sum(cast(Any, extractor).num_channels), self.grid)
         self.register_buffer("kernel", gaussian_1d(torch.tensor(float(blur))) if blur else None, persistent=False)
 
     def features(self, image: Tensor) -> Tensor:
@@ -126,7 +126,7 @@ class DensityMap(nn.Module):
             distance = pool(distance, self.smoothing, 1, self.smoothing // 2, count_include_pad=False)
         distance = enlarged(distance, image.shape[2:])
         if self.kernel is not None:
-            distance = separable_filtering(distance, [self.kernel] * (image.ndim - 2), mode="replicate")
+            distance = separable_filtering(distance, [cast(Tensor, self.kernel)] * (image.ndim - 2), mode="replicate")
         return DensityOutput(distance)
 
     def forward(self, image: Tensor) -> Tensor:
