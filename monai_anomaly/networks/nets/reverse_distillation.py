@@ -151,7 +151,7 @@ def _stride(shallow: Sequence[int], deep: Sequence[int]) -> Stride:
 
 def _cropped(features: Tensor, size: Sequence[int]) -> Tensor:
     """The first places along each axis: enlarging makes one too many where an odd number was halved."""
-    return features[(..., *(slice(places) for places in size))]
+    return features[(slice(None), slice(None), *[slice(places) for places in size])]
 
 
 def _check(channels: Sequence[int], blocks: Sequence[int]) -> None:
