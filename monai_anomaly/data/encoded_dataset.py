@@ -63,7 +63,8 @@ class EncodedDataset(EpochDataset):
             raise ValueError(f"variants must be at least 1, got {variants!r}")
         if not getattr(network, "frozen", True):
             raise ValueError(
-                f"variants must be 0 with an encoder that is trained too, got {variants!r}: give variants=0"
+                f"variants must be 0 with an encoder that is trained too, got {variants!r}: give variants=0, "
+                "in a bundle --variants 0 or --keep_features False"
             )
         self.source = dataset
         self.variants = variants

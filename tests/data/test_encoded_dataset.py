@@ -142,6 +142,37 @@ def test_no_variants_are_the_images_themselves() -> None:
     assert isinstance(encode_dataset(source, Encoder(), 1, progress=False), EncodedDataset)
 
 
+class Layers(Encoder):
+    """Two maps of an image, of different sizes."""
+
+    def features(self, image: Tensor) -> Any:
+        return [image * 2, super().features(image)]
+
+
+def images_alone() -> AnomalyDataset:
+    return AnomalyDataset([{"image": i} for i in range(NUMBER)], MakeImage(), progress=False)
+
+
+@pytest.mark.parametrize(("workers", "batch_size"), [(0, 64), (1, 3)])
+def test_maps_of_images_that_nothing_changes(workers: int, batch_size: int) -> None:
+    encoder = Layers()
+    encoded = EncodedDataset(images_alone(), encoder, 1, batch_size, workers, progress=False, keys=["image"])
+    assert encoder.images == NUMBER and not encoded.is_random
+    given, expected = epochs(encoded, workers=workers), epochs(images_alone())
+    assert encoder.images == NUMBER, "nothing is encoded afterwards, in any epoch"
+    for batch, images in zip(given, expected, strict=True):
+        assert set(batch) == {"features", "index", "image"} and torch.equal(batch["index"], images["index"])
+        assert torch.equal(torch.as_tensor(batch["image"]), torch.as_tensor(images["image"]))
+        first, second = batch["features"]
+        assert torch.equal(first, 2 * torch.as_tensor(images["image"]))
+        np.testing.assert_allclose(second.numpy(), by_hand(images | {"clean": images["image"]})[:, 0], rtol=1e-6)
+
+
+def test_one_tensor_of_one_image() -> None:
+    sample = EncodedDataset(images_alone(), Encoder(), 1, progress=False, keys=["image"])[3]
+    assert sample["features"].shape == (2,) and sample["index"] == 3
+
+
 def test_wrong_arguments() -> None:
     with pytest.raises(ValueError, match="variants must be at least 1, got 0"):
         EncodedDataset(dataset(), Encoder(), 0)

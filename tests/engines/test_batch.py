@@ -15,7 +15,13 @@ from monai.inferers import SimpleInferer
 from torch import nn
 from torch.utils.data import DataLoader
 
-from monai_anomaly.engines import device_of_rank, prepare_image_batch, prepare_pair_batch, score_batch
+from monai_anomaly.engines import (
+    device_of_rank,
+    prepare_feature_batch,
+    prepare_image_batch,
+    prepare_pair_batch,
+    score_batch,
+)
 from monai_anomaly.inferers import ReconstructionInferer
 from monai_anomaly.networks.nets import DenseAutoencoder
 
@@ -45,6 +51,15 @@ def test_pairs_of_features() -> None:
     inputs, classes = prepare_pair_batch(batch, "cpu", dtype=torch.float64)
     assert inputs.dtype == torch.float64 and inputs.tolist() == [[0, 1], [4, 5], [8, 9], [2, 3], [6, 7], [10, 11]]
     assert classes.tolist() == [0, 0, 0, 0, 1, 1] and classes.dtype == torch.int64
+
+
+def test_images_with_features_that_were_made_before() -> None:
+    image, maps = MetaTensor(IMAGES, meta={"a": 1}), [torch.rand(5, 2, 4, 4), MetaTensor(torch.rand(5, 3, 2, 2))]
+    inputs, targets, args, kwargs = prepare_feature_batch({"image": image, "features": maps}, "cpu", True)
+    assert inputs is targets and torch.equal(inputs, IMAGES) and args == () and list(kwargs) == ["features"]
+    for made, given in zip(kwargs["features"] or [], maps, strict=True):
+        assert type(made) is torch.Tensor and torch.equal(made, torch.as_tensor(given))
+    assert prepare_feature_batch({"image": image})[3] == {"features": None}
 
 
 def _evaluator(network: nn.Module, inferer: Any, outputs: list[Any]) -> SupervisedEvaluator:

@@ -65,6 +65,7 @@ class FeatureMap(nn.Module):
         self.network = network
         self.rule = direction_map if rule is None else rule
         self.score_rule = score_rule
+        self.kernel: Tensor | None
         self.register_buffer("kernel", gaussian_1d(torch.tensor(float(blur))) if blur else None, persistent=False)
 
     @torch.no_grad()

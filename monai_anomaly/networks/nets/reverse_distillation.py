@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, cast
+from typing import cast
 
 import torch
 from monai.networks.layers import Conv, Norm
@@ -151,8 +151,7 @@ def _stride(shallow: Sequence[int], deep: Sequence[int]) -> Stride:
 
 def _cropped(features: Tensor, size: Sequence[int]) -> Tensor:
     """The first places along each axis: enlarging makes one too many where an odd number was halved."""
-    places: tuple[Any, ...] = (..., *map(slice, size))
-    return features[places]
+    return features[(slice(None), slice(None), *[slice(places) for places in size])]
 
 
 def _check(channels: Sequence[int], blocks: Sequence[int]) -> None:
