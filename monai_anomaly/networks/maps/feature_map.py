@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from monai.networks.layers import gaussian_1d, separable_filtering
@@ -75,7 +75,7 @@ class FeatureMap(nn.Module):
         anomaly_map = self.rule(output, list(image.shape[2:]))
         if self.kernel is not None:
             anomaly_map = separable_filtering(
-                anomaly_map, [cast(Tensor, self.kernel)] * (image.ndim - 2), mode="replicate"
+                anomaly_map, [self.kernel] * (image.ndim - 2), mode="replicate"
             )
         if self.score_rule is None:
             return FeatureMapOutput(anomaly_map)
