@@ -10,8 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..data import load_datalist
 from ..functional.bootstrap import percentile_interval
-from ..utils import read_csv
+from ..utils import Keys, read_csv
 from .matrix import Matrix
 from .plan import first_id
 from .results import draw_runs
@@ -76,7 +77,7 @@ def comparison_matrix(
         settings: as on the command line of ``monai.bundle run``; each method takes those that it has.
 
     Raises:
-        ValueError: when two methods have one name, or a setting is one of none.
+        ValueError: when two methods have one name, a setting is one of none, or the test images are of one class.
     """
     names = [method.name for method in methods]
     if len(set(names)) < len(names):
@@ -90,6 +91,7 @@ def comparison_matrix(
     if datalist is not None:
         source["datalist"] = os.path.abspath(datalist)
         source["dataset_dir"] = os.path.abspath(dataset_dir or os.path.dirname(source["datalist"]))
+        _check_classes(source)
     trainings = {
         method.name: {
             "bundle": method.bundle,
@@ -104,6 +106,17 @@ def comparison_matrix(
     matrix = Matrix("comparison", {DATASET: source}, trainings, evaluations, rows)
     matrix.check()
     return matrix
+
+
+def _check_classes(source: Mapping[str, Any]) -> None:
+    """Refuse, before anything is trained, test images of which no method could be called better."""
+    items = load_datalist(source["datalist"], "testing", base_dir=source["dataset_dir"])
+    found = {int(bool(item[Keys.TARGET])) for item in items if item.get(Keys.TARGET) is not None}
+    if missing := [name for name, target in (("healthy", 0), ("anomalous", 1)) if target not in found]:
+        raise ValueError(
+            f"the section testing of {source['datalist']} has no image that is {' or '.join(missing)} by its target: "
+            "methods are compared by how they tell both apart; add such images, or use train and evaluate"
+        )
 
 
 def _settings(method: Method) -> set[str]:

@@ -30,7 +30,7 @@ from ..utils import (
 )
 from ..utils.weights import SETTINGS_FILE
 from .checkpoint_file import CheckpointFile
-from .training_data import DataMark, short_hash
+from .training_data import WHOLE, DataMark, short_hash
 
 logger = logging.getLogger(__name__)
 
@@ -176,14 +176,10 @@ class TrainingCheckpoint:
         """Refuse to go on with other settings or other images."""
         before = stored["settings"] | {"total_epochs": stored["trainer"]["max_epochs"]}
         expected = self._all_settings(engine) | {"total_epochs": engine.state.max_epochs}
-        changed = [
-            _CHANGES.get(key, f"{key}: {before.get(key)} -> {value}")
-            for key, value in expected.items()
-            if before.get(key) != value
-        ]
+        changed = [_told(key, before.get(key), value) for key, value in expected.items() if before.get(key) != value]
         if changed:
             raise ValueError(
-                f"{self._checkpoint.path} belongs to a run with other settings ({'; '.join(changed)}): choose another "
+                f"{self._checkpoint.path} belongs to a run with other settings ({'; '.join(dict.fromkeys(changed))}): choose another "
                 "output_dir, give the old settings, or delete the file to start anew."
             )
         if stored.get("times") != self._times and not self.whole_files:
@@ -285,3 +281,12 @@ def _sources(network: nn.Module) -> dict[str, Any]:
 def _all_members_trained(network: nn.Module) -> bool:
     ensembles = [module for module in network.modules() if isinstance(module, NetworkEnsemble)]
     return all(int(ensemble.num_active) == len(ensemble.members) for ensemble in ensembles)
+
+
+def _told(key: str, before: Any, now: Any) -> str:
+    """In words, what is another than when the run began."""
+    if key in ("training_files", "validation_files"):
+        whole = [str(mark).startswith(WHOLE) for mark in (before, now)]
+        if whole[0] != whole[1]:
+            return f"the run began {'with' if whole[0] else 'without'} --whole_files True"
+    return _CHANGES.get(key, f"{key}: {before} -> {now}")

@@ -17,6 +17,7 @@ from ..utils import Keys, file_mark, sampled_mark
 
 _FILES = (Keys.IMAGE, Keys.LABEL, Keys.FOREGROUND)
 _THREADS = 8
+WHOLE = "all bytes "  # of a mark that was made of them
 
 
 class DataMark:
@@ -50,11 +51,11 @@ class DataMark:
         return short_hash("\n".join(f"{os.path.relpath(file, root)} {item.get(Keys.TARGET)}" for file, item in pairs))
 
     def contents(self) -> str | None:
-        """Hash of what is in the files, in order; None where the data set does not tell."""
+        """Hash of what is in the files, in order, and whether of all bytes; None where the data set does not tell."""
         mark = file_mark if self._whole else sampled_mark
         with ThreadPoolExecutor(_THREADS) as pool:
             marks = list(pool.map(mark, self._files()))
-        return short_hash(f"{self._whole} {marks}") if marks else None
+        return f"{WHOLE if self._whole else ''}{short_hash(str(marks))}" if marks else None
 
     def times(self) -> str | None:
         """Hash of the times at which the files were written last; a copy has others, so they prove no change."""

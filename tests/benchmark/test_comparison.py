@@ -39,7 +39,8 @@ def methods(folder: Path, *names: str) -> list[Method]:
 def test_each_method_is_trained_as_a_whole_with_the_settings_it_has(bundles: Path, tmp_path: Path) -> None:
     chosen = methods(bundles, "ae", "ddad", "diffusion_restoration")
     settings = {"max_epochs": 2, "hidden_channels": 4, "train#trainer#amp": True}
-    matrix = comparison_matrix(chosen, tmp_path / "a.json", None, [0, 3], settings)
+    datalist = make_phantom(tmp_path, size=16, num_training=1, num_testing=2)
+    matrix = comparison_matrix(chosen, datalist, None, [0, 3], settings)
     configs = {name: training["configs"] for name, training in matrix.trainings.items()}
     assert configs == {
         "ae": [["train"]],
@@ -53,7 +54,7 @@ def test_each_method_is_trained_as_a_whole_with_the_settings_it_has(bundles: Pat
     assert matrix.evaluations["ddad"]["score"] == "refined_dual", "as its pipeline is scored"
     again = comparison_matrix(chosen, None, None, [0], {"score": "inter"})
     assert "score" not in again.evaluations["ddad"] and again.trainings["ddad"]["overrides"] == {"score": "inter"}
-    source = {"datalist": str(tmp_path / "a.json"), "dataset_dir": str(tmp_path), "seeds": [0, 3]}
+    source = {"datalist": str(datalist), "dataset_dir": str(tmp_path), "seeds": [0, 3]}
     assert matrix.datasets == {"images": source} and again.datasets == {"images": {"seeds": [0]}}
     assert evaluation_folders(matrix, "out")["ae"] == [Path(f"out/images/ae/seed{seed}/ae") for seed in (0, 3)]
 
@@ -63,6 +64,18 @@ def test_a_setting_of_none_and_a_name_of_two_are_refused(bundles: Path) -> None:
         comparison_matrix(methods(bundles, "ae", "dae"), settings={"max_epoch": 1, "max_epochs": 1})
     with pytest.raises(ValueError, match="different names, got ae, ae"):
         comparison_matrix(methods(bundles, "ae", "ae"))
+
+
+@pytest.mark.parametrize(("kept", "missing"), [(0, "anomalous"), (1, "healthy")])
+def test_test_images_of_one_class_are_refused_before_anything_is_trained(
+    kept: int, missing: str, bundles: Path, tmp_path: Path
+) -> None:
+    datalist = make_phantom(tmp_path, size=16, num_training=1, num_testing=4)
+    sections = json.loads(datalist.read_text())
+    sections["testing"] = [item for item in sections["testing"] if item["target"] == kept]
+    datalist.write_text(json.dumps(sections))
+    with pytest.raises(ValueError, match=f"testing of .* has no image that is {missing} by its target"):
+        comparison_matrix(methods(bundles, "ae", "dae"), datalist)
 
 
 def write_scores(folder: Path, scores: Sequence[float], first: int = 0) -> Path:

@@ -147,9 +147,10 @@ def test_files_written_again_are_a_warning_and_all_bytes_none(
     assert "written again" not in caplog.text
     train(folder, tmp_path / "False")
     assert "written again" in caplog.text and "--whole_files True" in caplog.text
-    with pytest.raises(ValueError, match="files of the training images have changed since"):
-        train(folder, tmp_path / "False", whole_files=True)  # what it began with was not read whole
-    release_folder(tmp_path / "False")
+    for begun, how in ((False, "without"), (True, "with")):
+        with pytest.raises(ValueError, match=rf"\(the run began {how} --whole_files True\)"):
+            train(folder, tmp_path / str(begun), whole_files=not begun)
+        release_folder(tmp_path / str(begun))
 
 
 def test_pixels_that_a_header_names_count_as_well(tmp_path: Path) -> None:

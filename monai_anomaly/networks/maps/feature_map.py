@@ -74,9 +74,7 @@ class FeatureMap(nn.Module):
         output = self.network(image)
         anomaly_map = self.rule(output, list(image.shape[2:]))
         if self.kernel is not None:
-            anomaly_map = separable_filtering(
-                anomaly_map, [self.kernel] * (image.ndim - 2), mode="replicate"
-            )
+            anomaly_map = separable_filtering(anomaly_map, [self.kernel] * (image.ndim - 2), mode="replicate")
         if self.score_rule is None:
             return FeatureMapOutput(anomaly_map)
         return ScoredMapOutput(anomaly_map, self.score_rule(output))
