@@ -179,8 +179,8 @@ class TrainingCheckpoint:
         changed = [_told(key, before.get(key), value) for key, value in expected.items() if before.get(key) != value]
         if changed:
             raise ValueError(
-                f"{self._checkpoint.path} belongs to a run with other settings ({'; '.join(dict.fromkeys(changed))}): choose another "
-                "output_dir, give the old settings, or delete the file to start anew."
+                f"{self._checkpoint.path} belongs to a run with other settings ({'; '.join(dict.fromkeys(changed))}): "
+                "choose another output_dir, give the old settings, or delete the file to start anew."
             )
         if stored.get("times") != self._times and not self.whole_files:
             logger.warning(
