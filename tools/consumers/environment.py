@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import subprocess
@@ -17,6 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PASSED = "ok"
 _STAMP = "installed.json"
+_CODE = {".py", ".json", ".j2", ".conf", ".pt"}
 
 Results = dict[str, dict[str, str]]
 
@@ -58,14 +60,22 @@ def run_inside(script: str, options: argparse.Namespace, steps: Sequence[Sequenc
     python = (options.environment or _environment(options.work_dir / "environment", steps, repair)) / "bin" / "python"
     again = ["--again"] if options.again else []
     command = [str(python), script, "--inside", "--work-dir", str(options.work_dir), "--bundles", *options.bundles]
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return subprocess.run([*command, *again], env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)}).returncode
+    # what is installed is what is tried, not what lies beside the scripts
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return subprocess.run([*command, *again], env=clean).returncode
 
 
 def _environment(folder: Path, steps: Sequence[Sequence[str]], repair: str) -> Path:
-    wanted = [list(step) for step in steps] + [[repair]]
+    wanted = {"steps": [list(step) for step in steps], "repair": repair, "code": code_mark()}
     stamp = folder / _STAMP
-    if stamp.is_file() and json.loads(stamp.read_text(encoding="utf-8")) == wanted:
+    known = json.loads(stamp.read_text(encoding="utf-8")) if stamp.is_file() else {}
+    if known == wanted:
+        return folder
+    if isinstance(known, dict) and known | {"code": wanted["code"]} == wanted:  # all is there but the package as it is now
+        python = str(folder / "bin" / "python")
+        again = ["--quiet", "--no-deps", "--force-reinstall", str(ROOT)]
+        subprocess.run([python, "-m", "pip", "install", *again], check=True)
+        stamp.write_text(json.dumps(wanted), encoding="utf-8")
         return folder
     print(f"making the environment {folder}, which takes some minutes", flush=True)
     venv.create(folder, with_pip=True, clear=True)
@@ -78,16 +88,29 @@ def _environment(folder: Path, steps: Sequence[Sequence[str]], repair: str) -> P
     return folder
 
 
+def code_mark() -> str:
+    """Hash of the package, the bundles and these scripts: what was found for others is not true of them."""
+    folders = [ROOT / "monai_anomaly", ROOT / "bundles", ROOT / "examples", Path(__file__).parent]
+    found = hashlib.sha256()
+    for file in sorted(file for folder in folders for file in folder.rglob("*")):
+        own = file.relative_to(ROOT).parts
+        if file.suffix in _CODE and not {"runs", "eval", "__pycache__"} & set(own):
+            found.update("/".join(own).encode() + b"\0" + file.read_bytes())
+    return found.hexdigest()
+
+
 def read_results(work_dir: Path, again: bool) -> Results:
-    """What earlier runs found, by bundle and check; nothing with ``--again``."""
+    """What earlier runs of the same code found, by bundle and check; nothing with ``--again``."""
     file = work_dir / "results.json"
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() and not again else {}
+    content = json.loads(file.read_text(encoding="utf-8")) if file.is_file() and not again else {}
+    results: Results = content.get("results", {}) if content.get("code") == code_mark() else {}
+    return results
 
 
 def write_results(work_dir: Path, results: Results) -> None:
     """Keep what was found, so that a run that is stopped goes on from there."""
     temporary = work_dir / "results.json.tmp"
-    temporary.write_text(json.dumps(results, indent=2), encoding="utf-8")
+    temporary.write_text(json.dumps({"code": code_mark(), "results": results}, indent=2), encoding="utf-8")
     temporary.replace(work_dir / "results.json")
 
 
