@@ -27,16 +27,10 @@ class FeatureLearner(nn.Module):
         axes: spatial axes of the images, 2 or 3.
         standardize: whether each channel is brought to mean 0 and deviation 1 of the training images, which batch
             normalization without parameters collects; default False.
-        signed: whether what is learned may be negative, as standardized features are; default True.
-
-    Raises:
-        ValueError: when features are standardized and may not be negative.
     """
 
-    def __init__(self, extractor: nn.Module, axes: int, standardize: bool = False, signed: bool = True) -> None:
+    def __init__(self, extractor: nn.Module, axes: int, standardize: bool = False) -> None:
         super().__init__()
-        if standardize and not signed:
-            raise ValueError("standardized features may be negative: give signed=True, or standardize=False")
         accept_weights_of_wrapper(self, "network.")  # the name of a network in the map around it
         accept_only_whole_weights(self)
         self.extractor = extractor

@@ -32,13 +32,9 @@ class MultiscaleDistillation(FeatureLearner):
         width: channels of all other convolutions; default 16, as in the paper.
         signed: whether features may be negative, as those of EfficientNets and transformers; default False, as in the
             paper.
-        standardize: whether each channel of the features is brought to mean 0 and deviation 1 of the training images
-            first, so that none drowns another, and what all have in common counts for nothing; needs ``signed``;
-            default False, as in the paper.
 
     Raises:
-        ValueError: when a map does not have a size that comes of halving the images', or features are standardized and
-            not signed.
+        ValueError: when a map does not have a size that comes of halving the images'.
 
     Reference:
         M. Salehi, N. Sadjadi, S. Baselizadeh, M. H. Rohban, H. R. Rabiee: "Multiresolution Knowledge Distillation for
@@ -60,9 +56,8 @@ class MultiscaleDistillation(FeatureLearner):
         spatial_size: Sequence[int],
         width: int = 16,
         signed: bool = False,
-        standardize: bool = False,
     ) -> None:
-        super().__init__(extractor, len(spatial_size), standardize, signed)
+        super().__init__(extractor, len(spatial_size))
         axes = len(spatial_size)
         before, number = int(extractor.in_channels), 0  # type: ignore[arg-type]
         size = tuple(spatial_size)

@@ -37,13 +37,10 @@ class ReverseDistillation(FeatureLearner):
         blocks: residual blocks for each rebuilt map, from the deepest on; default (3, 4, 6), as in the paper.
         signed: whether features may be negative, as those of EfficientNets and transformers, unlike those of ResNets;
             default False, as in the paper.
-        standardize: whether each channel of the features is brought to mean 0 and deviation 1 of the training images
-            first, so that none drowns another, and what all have in common counts for nothing; needs ``signed``;
-            default False, as in the paper.
 
     Raises:
-        ValueError: when the maps do not become smaller by whole factors, there is not one number of blocks for each,
-            their channels do not fit, or features are standardized and not signed.
+        ValueError: when the maps do not become smaller by whole factors, there is not one number of blocks for each, or
+            their channels do not fit.
 
     Reference:
         H. Deng, X. Li: "Anomaly Detection via Reverse Distillation from One-Class Embedding", CVPR 2022, Section 3.
@@ -64,9 +61,8 @@ class ReverseDistillation(FeatureLearner):
         spatial_size: Sequence[int],
         blocks: Sequence[int] = (3, 4, 6),
         signed: bool = False,
-        standardize: bool = False,
     ) -> None:
-        super().__init__(extractor, len(spatial_size), standardize, signed)
+        super().__init__(extractor, len(spatial_size))
         shapes = map_shapes(extractor, spatial_size)
         channels = [shape[0] for shape in shapes]
         _check(channels, blocks)
