@@ -39,3 +39,11 @@ def test_the_copy_has_weights_that_say_something(tmp_path: Path) -> None:
     network.load_state_dict(torch.load(copy / "models/model.pt", weights_only=True))
     assert bool(torch.isfinite(network(image)).all()) and float(network(image).std()) > 0
     assert not (bundle / "models" / "model.pt").exists()
+
+
+def test_what_is_trained_on_features_gets_random_weights_and_those_of_the_backbone(tmp_path: Path) -> None:
+    copy = tmp_path / "fae"
+    fit_copy(BUNDLES / "fae", (1, 64, 64), copy)
+    weights = torch.load(copy / "models/model.pt", weights_only=True)
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in weights.values())
+    assert float(weights["network.extractor.network.stem.conv.weight"].std()) > 0

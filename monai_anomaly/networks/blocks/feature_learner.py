@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import cast
 
 import torch
+from monai.networks.layers import Norm
 from torch import Tensor, nn
 
 from ...utils import accept_only_whole_weights, accept_weights_of_wrapper
@@ -21,14 +22,22 @@ class FeatureLearner(nn.Module):
     image (:class:`monai_anomaly.data.EncodedDataset`).
 
     Args:
-        extractor: from images (B, C, *S) to a list of feature maps, such as :class:`FeatureExtractor`.
+        extractor: from images (B, C, *S) to a list of feature maps, such as :class:`FeatureExtractor`; its
+            ``num_channels`` says how many channels each has.
+        axes: spatial axes of the images, 2 or 3.
+        standardize: whether each channel is brought to mean 0 and deviation 1 of the training images, which batch
+            normalization without parameters collects; default False.
     """
 
-    def __init__(self, extractor: nn.Module) -> None:
+    def __init__(self, extractor: nn.Module, axes: int, standardize: bool = False) -> None:
         super().__init__()
         accept_weights_of_wrapper(self, "network.")  # the name of a network in the map around it
         accept_only_whole_weights(self)
         self.extractor = extractor
+        norm = Norm[Norm.BATCH, axes]
+        channels = cast(Sequence[int], extractor.num_channels) if standardize else []
+        # without momentum: the mean over all batches
+        self.standardize = nn.ModuleList(norm(number, affine=False, momentum=None) for number in channels)
 
     @property
     def frozen(self) -> bool:
@@ -46,7 +55,10 @@ class FeatureLearner(nn.Module):
             image: (B, C, *S), in [-1, 1].
             features: feature maps of the image where they were made before; None: they are made here.
         """
-        return self.learn(image, self.features(image) if features is None else list(features))
+        maps = self.features(image) if features is None else list(features)
+        if self.standardize:
+            maps = [norm(each) for norm, each in zip(self.standardize, maps, strict=True)]
+        return self.learn(image, maps)
 
     @abstractmethod
     def learn(self, image: Tensor, features: list[Tensor]) -> FeatureOutput:

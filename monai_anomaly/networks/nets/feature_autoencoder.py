@@ -18,10 +18,10 @@ from ..blocks.outputs import FeatureOutput
 class FeatureAutoencoder(FeatureLearner):
     """Structural feature autoencoder (FAE): a convolutional autoencoder of the features of a frozen network.
 
-    The feature maps are brought to one grid and joined. Each channel is standardized by the mean and deviation that it
-    has on the training images, which batch normalization without parameters collects, so that the structural similarity
-    has a scale: with it one loss serves networks whose features are small, large, or negative. Then four steps halve
-    the grid, a convolution stands in the middle, and four double it again.
+    Each channel is standardized by the mean and deviation that it has on the training images, so that the structural
+    similarity has a scale: with it one loss serves networks whose features are small, large, or negative. The feature
+    maps are brought to one grid and joined. Then four steps halve the grid, a convolution stands in the middle, and
+    four double it again.
 
     Differs from the paper's code: that standardizes nothing; ``standardize=False`` does likewise.
 
@@ -58,7 +58,7 @@ class FeatureAutoencoder(FeatureLearner):
         dropout: float = 0.1,
         standardize: bool = True,
     ) -> None:
-        super().__init__(extractor)
+        super().__init__(extractor, len(grid), standardize)
         self.grid = list(grid)
         step = 2 ** len(channels)
         if not channels or any(places < 1 or places % step for places in self.grid):
@@ -68,8 +68,6 @@ class FeatureAutoencoder(FeatureLearner):
             )
         axes, features = len(self.grid), sum(extractor.num_channels)  # type: ignore[arg-type]
         widths = [features, *channels]
-        norm = Norm[Norm.BATCH, axes](features, affine=False, momentum=None) if standardize else None
-        self.standardize: nn.Module | None = norm  # without momentum: the mean over all batches
         down, up = Conv[Conv.CONV, axes], Conv[Conv.CONVTRANS, axes]
         middle = down(channels[-1], channels[-1], 5, 1, 2, bias=False)
         self.encoder = nn.Sequential(*_steps(partial(down, kernel_size=5), widths, dropout, axes), middle)
@@ -79,8 +77,6 @@ class FeatureAutoencoder(FeatureLearner):
     def learn(self, image: Tensor, features: list[Tensor]) -> FeatureOutput:
         """The joined feature maps (B, D, *G) of images, and what the autoencoder makes of them."""
         joined = to_grid(features, self.grid)
-        if self.standardize is not None:
-            joined = self.standardize(joined)
         return FeatureOutput([self.decoder(self.encoder(joined))], [joined])
 
 

@@ -51,9 +51,13 @@ class MultiscaleDistillation(FeatureLearner):
     """
 
     def __init__(
-        self, extractor: nn.Module, spatial_size: Sequence[int], width: int = 16, signed: bool = False
+        self,
+        extractor: nn.Module,
+        spatial_size: Sequence[int],
+        width: int = 16,
+        signed: bool = False,
     ) -> None:
-        super().__init__(extractor)
+        super().__init__(extractor, len(spatial_size))
         axes = len(spatial_size)
         before, number = int(extractor.in_channels), 0  # type: ignore[arg-type]
         size = tuple(spatial_size)

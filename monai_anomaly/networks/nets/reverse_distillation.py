@@ -62,7 +62,7 @@ class ReverseDistillation(FeatureLearner):
         blocks: Sequence[int] = (3, 4, 6),
         signed: bool = False,
     ) -> None:
-        super().__init__(extractor)
+        super().__init__(extractor, len(spatial_size))
         shapes = map_shapes(extractor, spatial_size)
         channels = [shape[0] for shape in shapes]
         _check(channels, blocks)
