@@ -1,7 +1,7 @@
 # Copyright (c) monai_anomaly contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Rules about archives of ``torch.export``: loading one evaluates texts and reads pickles, running one calls by name."""
+"""Rules about archives of ``torch.export``: loading one evaluates texts, running one calls by name."""
 
 from __future__ import annotations
 
@@ -31,49 +31,13 @@ _TARGET = re.compile(
     r"|_operator\.(i?add|i?sub|i?mul|truediv|floordiv|mod|neg|pos|pow|abs|eq|ne|lt|le|gt|ge|and_|or_|xor|not_|getitem)"
 )
 _FUNCTIONS = frozenset(
-    [
-        "Symbol",
-        "Integer",
-        "Float",
-        "Rational",
-        "Add",
-        "Mul",
-        "Mod",
-        "PythonMod",
-        "Max",
-        "Min",
-        "Abs",
-        "FloorDiv",
-        "CleanDiv",
-        "CeilDiv",
-        "IntTrueDiv",
-        "FloatTrueDiv",
-        "ModularIndexing",
-        "CeilToInt",
-        "FloorToInt",
-        "TruncToInt",
-        "RoundToInt",
-        "ToFloat",
-        "Where",
-        "Identity",
-        "Equality",
-        "Unequality",
-        "Eq",
-        "Ne",
-        "StrictLessThan",
-        "StrictGreaterThan",
-        "LessThan",
-        "GreaterThan",
-        "Lt",
-        "Le",
-        "Gt",
-        "Ge",
-        "And",
-        "Or",
-        "Not",
-        "floor",
-        "ceiling",
-    ]
+    {
+        *("Symbol", "Integer", "Float", "Rational", "Add", "Mul", "Mod", "PythonMod", "Max", "Min", "Abs", "Where"),
+        *("FloorDiv", "CleanDiv", "CeilDiv", "IntTrueDiv", "FloatTrueDiv", "ModularIndexing", "ToFloat", "Identity"),
+        *("CeilToInt", "FloorToInt", "TruncToInt", "RoundToInt", "floor", "ceiling", "And", "Or", "Not"),
+        *("Equality", "Unequality", "StrictLessThan", "StrictGreaterThan", "LessThan", "GreaterThan"),
+        *("Eq", "Ne", "Lt", "Le", "Gt", "Ge"),
+    }
 )
 _SYMBOL = re.compile(r"[a-z]{1,3}[0-9]{1,9}")
 _PARTS = (ast.BinOp, ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.UnaryOp, ast.USub, ast.Load)
@@ -167,7 +131,7 @@ def _is_call(node: ast.Call, name: str) -> bool:
     values = [item.value if isinstance(item, ast.Constant) else None for item in node.args]
     if name == "Symbol":
         return len(values) == 1 and isinstance(values[0], str) and bool(_SYMBOL.fullmatch(values[0]))
-    if name == "Float" and isinstance(values[:1], list) and values and isinstance(values[0], str):
+    if name == "Float" and values and isinstance(values[0], str):
         return len(values) == 1 and bool(re.fullmatch(r"-?[0-9.]{1,40}(e[-+]?[0-9]{1,3})?", values[0]))
     if name == "Pow":  # a small power, or a few characters fill the memory
         powers = [child.value for child in ast.walk(node.args[-1]) if isinstance(child, ast.Constant)]
