@@ -17,14 +17,18 @@ FOLDERS = ("output_dir", "save_dir", "log_dir", "dirname", "cache_dir", "logdir"
 FILES = ("mapping_file_path", "output_path", "save_path", "log_path")
 #: or part of the name of a file below the folder
 PARTS = (
+    "comment",
     "file_prefix",
     "filename",
     "filename_pattern",
     "filename_prefix",
+    "filename_suffix",
     "final_filename",
     "key_metric_filename",
+    "key_metric_name",
     "output_ext",
     "output_postfix",
+    "score_name",
 )
 
 

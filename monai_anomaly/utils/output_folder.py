@@ -112,8 +112,8 @@ def _own_folders(workflow: Any) -> list[Path]:
 def _is_given(workflow: Any, name: str) -> bool:
     """Whether a setting is the caller's: an option of the command line, or a path that no file of the bundle says.
 
-    MONAI rewrites references and macros when it reads a file, so a text with either, which may come from a file, is not
-    the caller's unless the command line has it.
+    MONAI rewrites references, macros and the separator ``#`` when it reads a file, so a text that begins as one of the
+    first two, which may come from a file, is not the caller's unless the command line has it.
     """
     if any(argument.partition("=")[0] == f"--{name}" for argument in sys.argv[1:]):
         return True
@@ -122,7 +122,12 @@ def _is_given(workflow: Any, name: str) -> bool:
         return isinstance(said, os.PathLike)
     configs = _configurations(Path(workflow.config_root_path))
     macro = any(str(config.get(name, "")).startswith("%") for config in configs)
-    return not (macro or said.startswith(("$", "@", "%")) or said in _walk(configs))
+    return not (macro or said.startswith(("$", "@", "%")) or _normal(said) in map(_normal, _walk(configs)))
+
+
+def _normal(text: str) -> str:
+    """A text as MONAI has it after it has read a file."""
+    return text.replace("#", "::")
 
 
 def _configurations(folder: Path) -> list[dict[str, Any]]:

@@ -64,7 +64,8 @@ COMMON: dict[str, Any] = {
     "in_channels": 1,
     "network_def": NETWORK,
     "network": "$@network_def.to(@device)",
-    "initialize": ["$monai.utils.set_determinism(seed=0)"],
+    "initialize": ["@check_options", "$monai.utils.set_determinism(seed=0)"],
+    "check_options": {"_target_": "monai_anomaly.bundle.options.check_options"},
 }
 
 
@@ -139,7 +140,7 @@ def small_configs() -> dict[str, Any]:
         "evaluate": {"validate#handlers": [], "run": ["$@validate#evaluator.run()"]},
         "multi_gpu_train": {
             "device": "$torch.device('cuda' if torch.cuda.is_available() else 'cpu', idist.get_local_rank())",
-            "initialize": ["$torch.distributed.init_process_group('gloo')"],
+            "initialize": ["@check_options", "$torch.distributed.init_process_group('gloo')"],
         },
     }
     copied: dict[str, Any] = json.loads(json.dumps(configs))

@@ -139,6 +139,13 @@ def test_what_reading_rewrites_is_not_taken_for_the_users(how: str, tmp_path: Pa
     assert "is outside" in reason(caught.value) and not (tmp_path / "other").exists()
 
 
+def test_a_folder_with_a_hash_is_not_taken_for_the_users(tmp_path: Path) -> None:
+    component = {"_target_": WRITE, "path": "$@output_dir + '/x.txt'", "text": "text"}
+    with pytest.raises(RuntimeError) as caught:
+        run(tmp_path, component, output_dir=str(tmp_path / "a#b"))  # MONAI reads it as a::b
+    assert "is outside" in reason(caught.value) and not left(tmp_path)
+
+
 def test_a_bundle_root_of_the_bundle_is_no_way_out(tmp_path: Path) -> None:
     component = {"_target_": WRITE, "path": "$@output_dir + '/x.txt'", "text": "text"}
     with pytest.raises(RuntimeError) as caught:

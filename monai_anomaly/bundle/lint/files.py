@@ -9,10 +9,11 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from .exported import lint_exported_program
 from .finding import WARNING, Finding
 from .large_files import LARGE_FILES, lint_large_files
 from .logging_config import lint_logging
-from .weights import lint_exported_program, lint_torchscript, lint_weights
+from .weights import lint_torchscript, lint_weights
 
 REQUIRED_FILES = (
     "LICENSE",

@@ -196,8 +196,8 @@ def _combined(children: list[tuple[Any, ...]], make: Callable[[list[Any]], Any])
 
 
 def alternatives_of(values: KnownValues, value: Any, place: str) -> Iterator[Any]:
-    """As :meth:`KnownValues.of`; nothing where an expression is too large, which a rule of its own reports."""
+    """As :meth:`KnownValues.of`; what would be too large is unknown, so that no rule passes for want of a value."""
     try:
         yield from values.of(value, place)
     except TooLarge:
-        return
+        yield Unknown()

@@ -50,7 +50,8 @@ def _read(path: Path) -> list[Any]:
     else:
         from monai.utils import optional_import
 
-        if re.search(r"[&*][A-Za-z0-9_]", re.sub(r"\S*https?://\S*", "", text)):
+        # an address may hold these characters; it begins with what stands there, or each letter would be a place to try
+        if re.search(r"[&*][A-Za-z0-9_]", re.sub(r"https?://[^\s,\[\]{}]*", "", text)):
             raise ValueError("it has anchors, by which a short text can stand for a huge one")
         content = optional_import("yaml", name="safe_load")[0](text)
     entries = content["large_files"] if isinstance(content, dict) and set(content) == {"large_files"} else None

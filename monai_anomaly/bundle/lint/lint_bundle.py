@@ -18,6 +18,7 @@ from .finding import ERROR, WARNING, Finding
 from .ids import bases_of, complete, lint_ids
 from .macros import MacroBomb, place_macros
 from .paths import lint_paths
+from .start_check import CHECK, lint_start
 from .steps import lint_steps
 from .values import lint_inert, lint_values
 
@@ -29,7 +30,7 @@ def lint_bundle(bundle_dir: str | os.PathLike[str]) -> list[Finding]:
     """Analyze a bundle folder statically: nothing in it is evaluated, resolved, unpickled or imported.
 
     The rules are in ``files`` (files and weights), ``values`` (targets, expressions, macros, paths),
-    ``paths`` (what is written and read), ``steps`` (runs of other bundles), ``ids`` (references, MONAI's properties,
+    ``paths`` (what is written and read), ``steps`` (runs of other bundles), ``start_check``, ``ids`` (references, MONAI's properties,
     ids that other programs read) and ``metadata``. Every JSON file is looked at, whether or not a standard command
     would read it; outside ``configs`` it must hold plain data. Of the configurations that runs leave below ``runs`` and
     ``eval`` it is said that they are there, and they may run no more code than those of the bundle.
@@ -77,7 +78,7 @@ def _lint_whole(file: str, configs: dict[str, Any], bases: tuple[str, ...]) -> l
         placed = place_macros(merged, configs)
     except MacroBomb as error:
         return [Finding("macro", file, "", str(error), "write the values that the macros stand for")]
-    found = [*lint_paths(file, placed, names), *lint_steps(file, placed, names)]
+    found = [*lint_paths(file, placed, names), *lint_steps(file, placed, names), *lint_start(file, placed)]
     told = {item.place for base in bases[-1:] if base in configs for item in _lint_whole(base, configs, bases[:-1])}
     return [item for item in found if item.place not in told]
 
@@ -122,7 +123,8 @@ def _lint_run_config(name: str, content: Any, root: Path) -> Iterator[Finding]:
 
 def _uses_package(configs: dict[str, Any]) -> bool:
     values = (value for config in configs.values() for path, value in walk(config) if path.endswith("_target_"))
-    return any(isinstance(value, str) and value.startswith("monai_anomaly.") for value in values)
+    own = (value for value in values if isinstance(value, str) and value.startswith("monai_anomaly."))
+    return any(value != CHECK["_target_"] for value in own)  # others need that one, too
 
 
 def _lint_metadata(metadata: dict[str, Any], folder: str, uses_package: bool) -> Iterator[Finding]:

@@ -42,6 +42,8 @@ _ENVIRONMENT = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "CUDA_VI
 _BACKENDS = ("nccl", "gloo", "mpi", "ucc")
 _URL = re.compile(r"(https?|ftp|s3|gs|file|hf|tcp)://", re.IGNORECASE)
 _PARENT = re.compile(r"(^|[/\\])\.\.([/\\]|$)")
+#: Kinds of unknown values that are no text, or one that the user chose; plain texts are whatever weights say.
+_NOT_A_PATH = ("number", "length", "device", "name")
 _INSIDE = "build it from @output_dir, as in \"$os.path.join(@output_dir, 'maps')\""
 
 
@@ -75,8 +77,8 @@ def _lint_roots(file: str, config: dict[str, Any], values: KnownValues) -> Itera
         if name in config:
             try:
                 found = values.defined(name)
-            except TooLarge:
-                continue  # said where the expression is
+            except TooLarge:  # said where the expression is, if it is one; references alone have nobody to say it
+                found = (Unknown(),)
             if not all(is_inside(item) for item in found):
                 remedy = "put it below @bundle_root, such as \"$os.path.join(@bundle_root, 'runs')\""
                 yield Finding("path", file, name, f"{config[name]!r} is or may be outside the bundle", remedy)
@@ -108,13 +110,13 @@ def _is_readable(value: Any) -> bool:
         )
     if isinstance(value, (list, dict)):
         return all(_is_readable(item) for item in (value.values() if isinstance(value, dict) else value))
-    return not isinstance(value, Unknown) or value.kind != "value"
+    return not isinstance(value, Unknown) or value.kind in _NOT_A_PATH
 
 
 def _is_name(value: Any) -> bool:
     """Whether a value can be a part of a file's name that neither leaves the folder nor makes the file code."""
     if isinstance(value, Unknown):
-        return value.kind != "value"
+        return value.kind in _NOT_A_PATH
     if not isinstance(value, str):
         return not isinstance(value, (Below, Component))
     ending = "." + value.rpartition(".")[2].lower()
@@ -183,7 +185,16 @@ def _lint_tacit(place: Place, target: str, value: dict[str, Any]) -> Iterator[Fi
 
 
 def _is_nothing(value: Any) -> bool:
-    return value in (None, "", False) or value == Below("dataset_dir")
+    return value in (None, "", False)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a value: lists and dictionaries of an expression may become the items of a data set."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (list, dict)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _texts(item)
 
 
 def _lint_expression(place: Place, text: str, values: KnownValues, names: dict[str, str]) -> Iterator[Finding]:
@@ -195,8 +206,8 @@ def _lint_expression(place: Place, text: str, values: KnownValues, names: dict[s
         return
     except (SyntaxError, RecursionError, MemoryError):
         return  # the rule 'expression' has said so
-    for value in found:
-        if isinstance(value, str) and (_URL.search(value) or not _is_readable(value)):
+    for value in dict.fromkeys(item for alternative in found for item in _texts(alternative)):
+        if _URL.search(value) or not _is_readable(value):
             rule = "download" if _URL.search(value) else "path"
             remedy = "ship the file in the bundle and build its path from @bundle_root"
             yield Finding(rule, *place, f"{text!r} gives {value[:200]!r}", remedy)
@@ -220,7 +231,7 @@ def _lint_call(place: Place, node: ast.Call, values: KnownValues, names: dict[st
         try:
             found = values.node(argument, place[1])
         except TooLarge:
-            continue  # said by the expression as a whole
+            found = (Unknown(),)
         if not all(is_fine(value) for value in found):
             message = f"the argument {ast.unparse(argument)[:100]!r} of {name}"
             yield Finding("call", *place, message.replace("__local_refs", "@"), remedy)

@@ -24,7 +24,7 @@ from .known_values import KnownValues, alternatives_of
 RUNNERS = ("BundleSteps", "run_steps")
 FOLD_RUNNER = "FoldRuns"
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
-_PLAIN_KINDS = ("number", "device", "name", "plain")
+_PLAIN_KINDS = ("number", "length", "device", "name", "plain")
 
 
 def lint_steps(file: str, config: dict[str, Any], names: dict[str, str]) -> Iterator[Finding]:

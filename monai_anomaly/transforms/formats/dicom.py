@@ -12,6 +12,7 @@ from typing import Any
 from monai.utils import optional_import
 
 from .codestream import codestream_size
+from .colors import check_colors
 from .limits import UnusableImageError, check_length, check_size, inflated_length, max_image_bytes
 
 pydicom, HAS_PYDICOM = optional_import("pydicom")
@@ -42,6 +43,7 @@ def check_dicom(path: str) -> int:
     rows, columns, samples, frames, bits = _layout(dataset, path)
     size = math.ceil(rows * columns * samples * frames * bits / 8)
     check_size(path, size)
+    check_colors(dataset, path, _text(dataset, "PhotometricInterpretation"), samples)
     if dataset.file_meta.TransferSyntaxUID.is_compressed:
         _check_frames(dataset, path, rows, columns, frames)
     else:

@@ -33,6 +33,8 @@ _NRRD_BYTES = {
     **dict.fromkeys(("int64", "int64_t", "ulonglong", "unsigned long long", "unsigned long long int"), 8),
     **dict.fromkeys(("uint64", "uint64_t", "double"), 8),
 }
+# its reader takes a colon, and the end of a line of old Macs, for a separator, too, and we might read another field
+_META_LINE = re.compile(r"[\w|. \t-]{1,100}=[^\x00-\x08\x0a-\x1f]*")
 
 
 @dataclass(frozen=True)
@@ -44,12 +46,14 @@ class PixelData:
         start: their first byte, where it is known.
         size: bytes of all pixels, decompressed.
         encoding: ``"raw"``, ``"zlib"``, or another one, which its reader checks by itself.
+        packed: bytes of compressed pixels that the reader takes, None where they are not compressed, or it takes all.
     """
 
     file: str | None
     start: int
     size: int
     encoding: str
+    packed: int | None = None
 
 
 def check_meta_image(path: str) -> None:
@@ -82,7 +86,7 @@ def _check_pixels(path: str, data: PixelData) -> None:
     elif data.encoding == "zlib":
         with open(file, "rb") as stream:
             stream.seek(data.start)
-            check_length(path, inflated_length(stream, data.size), data.size, where)
+            check_length(path, inflated_length(stream, data.size, packed=data.packed), data.size, where)
 
 
 def _inside_folder(path: str, name: str) -> str:
@@ -107,9 +111,13 @@ def _read_meta(path: str) -> PixelData:
     start = 0
     for line in _lines(path):
         start += len(line) + 1
-        key, equals, value = (part.strip() for part in line.decode("latin-1").partition("="))
-        if equals and key not in fields:
-            fields[key] = value
+        text = line.decode("latin-1").strip(" \t\r")
+        key, _, value = (part.strip(" \t") for part in text.partition("="))
+        if text and (key in fields or not _META_LINE.fullmatch(text)):
+            raise UnusableImageError(
+                f"image {path} has a header with the line {text[:80]!r}: write 'key = value', once"
+            )
+        fields[key] = value
         # the reader stops at this field; what looks like it and is not would let it read on past us
         if "elementdatafile" in line.lower().decode("latin-1"):
             break
@@ -125,12 +133,25 @@ def _read_meta(path: str) -> PixelData:
     local = name.upper() == "LOCAL"
     binary = fields.get("BinaryData", "True")[:1] in "Tt1Yy"
     compressed = fields.get("CompressedData", "False")[:1] in "Tt1Yy"
+    packed = _packed_size(path, fields) if compressed else None
     return PixelData(
         None if local else name,
         start if local else 0,
         values * _META_BYTES.get(fields.get("ElementType", "").removesuffix("_ARRAY"), 1),
         "zlib" if compressed else "raw" if binary else "text",
+        packed,
     )
+
+
+def _packed_size(path: str, fields: dict[str, str]) -> int:
+    """What the reader takes of the compressed bytes; where that is too little, it leaves memory as it was."""
+    text = fields.get("CompressedDataSize", "")
+    if not text.isdecimal() or int(text) < 1:
+        raise UnusableImageError(
+            f"image {path} has CompressedDataSize {text!r}, which must be the bytes of its compressed pixels: export it "
+            "again"
+        )
+    return int(text)
 
 
 def _read_nrrd(path: str) -> PixelData:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import zlib
 from typing import BinaryIO
 
@@ -43,18 +44,23 @@ def check_length(path: str, have: int, needed: int, where: str = "") -> None:
         )
 
 
-def inflated_length(stream: BinaryIO, most: int, wbits: int = 47) -> int:
+def inflated_length(stream: BinaryIO, most: int, wbits: int = 47, packed: int | None = None) -> int:
     """Return how many bytes a zlib or gzip stream gives, counted up to ``most`` and never held together.
 
     Args:
         stream: at its first byte.
         most: count no further.
         wbits: of :func:`zlib.decompressobj`; default: zlib or gzip, whichever it is.
+        packed: bytes of the stream to read; default: all.
     """
     inflater = zlib.decompressobj(wbits)
     count = 0
+    left = sys.maxsize if packed is None else packed
     while count < most and not inflater.eof:
-        raw = inflater.unconsumed_tail or stream.read(_CHUNK)
+        raw = inflater.unconsumed_tail
+        if not raw:
+            raw = stream.read(min(_CHUNK, left))
+            left -= len(raw)
         if not raw:
             break
         try:

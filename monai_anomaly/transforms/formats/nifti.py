@@ -34,11 +34,23 @@ def check_nifti(path: str) -> None:
         )
     size = math.prod(image.shape) * kind.itemsize
     check_size(path, size)
+    _check_offset(path, image)
     if not path.lower().endswith(".gz"):
         check_length(path, os.path.getsize(path) - int(image.dataobj.offset), size)
     _check_place(path, image.affine)
     if int(image.header["sform_code"]) == 0:  # the place is made of the voxel sizes
         _check_voxel_sizes(path, image)
+
+
+def _check_offset(path: str, image: Any) -> None:
+    """Refuse a single file whose pixels begin within its header, as Nibabel would read them."""
+    # a pair of files has its pixels in the second, from its first byte
+    first, offset = getattr(image.header, "single_vox_offset", 0), int(image.dataobj.offset)
+    if "header" not in image.file_map and offset < first:
+        raise UnusableImageError(
+            f"image {path} says that its pixels begin at byte {offset}, within its header of {first} bytes: write a "
+            "right vox_offset"
+        )
 
 
 def _check_place(path: str, affine: np.ndarray) -> None:

@@ -216,6 +216,8 @@ _TRAINER = {
     "loss_function": None,
 }
 
+_CHECK = {"_target_": "monai_anomaly.bundle.options.check_options"}
+
 #: Places where a target or an expression can hide.
 PLACES = {
     "a transform that calls": value(
@@ -320,5 +322,33 @@ PLACES = {
     ),
     "an import of a bundle's folder": value("import", "runs a file beside the config", "$from scripts import net"),
     "an import that goes on": value("import", "runs what follows", "$import os; os.system('id')"),
+    "a start without a check": in_file(
+        "start",
+        "nobody looks where MONAI's writers write",
+        TRAIN,
+        "initialize",
+        ["$monai.utils.set_determinism(seed=0)"],
+        ["@check_options"],
+    ),
+    "a check that comes too late": in_file(
+        "start", "the first has written", TRAIN, "initialize", ["$1", "@check_options"], ["@check_options", "$1"]
+    ),
+    "a check that is off": in_file(
+        "start", "nobody makes it", TRAIN, "check_options", {**_CHECK, "_disabled_": True}, _CHECK
+    ),
+    "a check that is left to be called": in_file(
+        "start", "nobody calls it", TRAIN, "check_options", {**_CHECK, "_mode_": "callable"}, _CHECK
+    ),
+    "a check of other things": in_file(
+        "start",
+        "is another component",
+        TRAIN,
+        "check_options",
+        ACTIVATION,
+        _CHECK,
+    ),
+    "a check that an overlay leaves out": in_file(
+        "start", "replaces what comes first", MULTI_GPU, "initialize", ["$1"], ["@check_options", "$1"]
+    ),
     "inference alone": in_file("expression", "only inference.json is hostile", INFERENCE, "extra", "$eval('1')", "$1"),
 }

@@ -70,6 +70,12 @@ def archive(entries: dict[str, bytes], compression: int = zipfile.ZIP_STORED, re
     return stream.getvalue()
 
 
+def exported(size: str) -> bytes:
+    """A program of torch.export in which a size stands."""
+    graph = {"sizes": [{"as_expr": {"expr_str": size}}]}
+    return archive({"model/archive_format": b"pt2", "model/models/model.json": json.dumps(graph).encode()})
+
+
 def saved(value: Any, **options: Any) -> bytes:
     """A file of ``torch.save``."""
     stream = io.BytesIO()
@@ -169,6 +175,21 @@ FILES = {
         "models/model.ts",
         archive({"model/code/x.py": _CODE.encode()}),
         archive({"model/code/x.py": b"def f(x):\n  return x\n"}),
+    ),
+    "TorchScript that writes": content(
+        "weights",
+        "writes any file",
+        "models/model.ts",
+        archive({"model/code/x.py": b"def f(x):\n  ops.aten.save(x, '/tmp/x')\n"}),
+    ),
+    "TorchScript with a space": content(
+        "weights",
+        "reads any file",
+        "models/model.ts",
+        archive({"model/code/x.py": b"def f(x):\n  return torch. from_file('/etc/x')\n"}),
+    ),
+    "an exported size that is code": content(
+        "weights", "sympy evaluates it", "models/model.pt2", exported("__import__('os')"), exported("Symbol('s0')")
     ),
     "a bomb as TorchScript": content(
         "weights",

@@ -71,16 +71,16 @@ EXPRESSIONS = {
         "connects to a stranger, who joins the training",
         MULTI_GPU,
         "initialize",
-        ["$torch.distributed.init_process_group('gloo', init_method='tcp://1.2.3.4:1')"],
-        ["$torch.distributed.init_process_group('nccl' if torch.cuda.is_available() else 'gloo')"],
+        ["@check_options", "$torch.distributed.init_process_group('gloo', init_method='tcp://1.2.3.4:1')"],
+        ["@check_options", "$torch.distributed.init_process_group('nccl' if torch.cuda.is_available() else 'gloo')"],
     ),
     "a server put together": in_file(
         "call",
         "connects to a stranger, who joins the training",
         MULTI_GPU,
         "initialize",
-        ["$torch.distributed.init_process_group('gloo', 'tc' + str('p:/') + '/' + @dataset_dir)"],
-        ["$torch.distributed.init_process_group(backend='gloo')"],
+        ["@check_options", "$torch.distributed.init_process_group('gloo', 'tc' + str('p:/') + '/' + @dataset_dir)"],
+        ["@check_options", "$torch.distributed.init_process_group(backend='gloo')"],
     ),
     "a secret of the environment": expression(
         "ends in a file", "$os.getenv('AWS_SECRET')", "$os.getenv('RANK')", "call"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from hostile_bundles import PLACES, TARGETS, Hostile
+from hostile_detours import DETOURS
 from hostile_files import FILES
 from hostile_values import EXPRESSIONS, PATHS, STEPS
 from small_bundle import fired
@@ -23,6 +24,7 @@ KINDS = {
         "expression": EXPRESSIONS,
         "path": PATHS,
         "steps": STEPS,
+        "detour": DETOURS,
         "file": FILES,
     }.items()
     for name, case in cases.items()

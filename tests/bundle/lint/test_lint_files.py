@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 import zipfile
 from pathlib import Path
 
@@ -158,6 +159,27 @@ def test_a_torchscript_file_must_be_one(bundle: Path) -> None:
     assert ("weights", "models/model.ts") in fired(bundle, ERROR)
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        'ops.aten.save(x, "/tmp/x")',
+        'torch. from_file("/etc/hostname", False, 4)',
+        'torch\\\n  . \\\n  from_file("x")',
+        'torch.from_file ("x")',
+        'x.save("/tmp/x")',
+        "ops. other.run(x)",
+        'torch.# a\n  from_file("x")',
+        "ops # a\n  .other.run(x)",
+        "torch .classes.a.b(x)",
+    ],
+)
+def test_torchscript_that_touches_files(bundle: Path, code: str) -> None:
+    for text, found in ((code, {("weights", "models/model.ts")}), ("torch.add(x, 1)", set[tuple[str, str]]())):
+        with zipfile.ZipFile(bundle / "models/model.ts", "w") as archive:
+            archive.writestr("model/code/x.py", f"def forward(self, x):\n  return ({text}, ops.prim.data(x))\n")
+        assert fired(bundle) == found
+
+
 def test_an_exported_program_must_be_one_without_compiled_code(bundle: Path) -> None:
     path = bundle / "models" / "model.pt2"
     torch.export.save(torch.export.export(torch.nn.ReLU(), (torch.zeros(2),)), str(path))
@@ -199,3 +221,10 @@ def test_large_files_are_checked(bundle: Path, suffix: str, rule: str, change: d
 def test_a_broken_list_of_large_files_is_found(bundle: Path, text: str) -> None:
     (bundle / "large_files.yml").write_text(text)
     assert ("large-files", "large_files.yml") in fired(bundle, ERROR)
+
+
+def test_a_list_without_spaces_is_read_in_time(bundle: Path) -> None:
+    (bundle / "large_files.yml").write_text("a" * 2**19)
+    before = time.process_time()
+    assert ("large-files", "large_files.yml") in fired(bundle, ERROR)
+    assert time.process_time() - before < 60  # it took many minutes when every letter was a place to begin

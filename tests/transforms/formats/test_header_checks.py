@@ -38,6 +38,34 @@ def _refused(path: Path, reason: str) -> None:
         LoadImageChecked()(path)
 
 
+_COMPRESSED = "CompressedData = True\n"
+_SIZE = f"CompressedDataSize = {len(zlib.compress(RAW))}\n"
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        (_COMPRESSED, "has CompressedDataSize ''"),
+        (_COMPRESSED + "CompressedDataSize = 0\n", "has CompressedDataSize '0'"),
+        (_COMPRESSED + "CompressedDataSize = 1e2\n", "has CompressedDataSize '1e2'"),
+        (_COMPRESSED + "compresseddatasize = 100\n", "has CompressedDataSize ''"),
+        (_COMPRESSED + _SIZE + "CompressedDataSize = 100\n", "the line 'CompressedDataSize = 100'"),
+        (_COMPRESSED + _SIZE + "CompressedDataSize: 100\n", "the line 'CompressedDataSize: 100'"),
+        (_COMPRESSED + _SIZE + "a = b\rCompressedDataSize = 100\n", "the line 'a = b"),
+        (_COMPRESSED + "CompressedDataSize\xa0= 251\n", "the line 'CompressedDataSize"),
+        ("CompressedData: True\n", "the line 'CompressedData: True'"),
+        ("CompressedData: True = \n", "the line 'CompressedData: True ='"),
+    ],
+)
+def test_meta_images_whose_compressed_size_is_not_told(tmp_path: Path, more: str, reason: str) -> None:
+    (tmp_path / "a.mha").write_bytes(_meta(more=more) + zlib.compress(RAW).ljust(300, b"x"))
+    _refused(tmp_path / "a.mha", reason)
+    (tmp_path / "a.mha").write_bytes(
+        _meta(more=f"0008|0032 = 10:11\na b\t= Ä\r\n{_COMPRESSED}{_SIZE}") + zlib.compress(RAW)
+    )
+    LoadImageChecked(spatial_dims=3)(tmp_path / "a.mha")
+
+
 @pytest.mark.parametrize("suffix", ["mha", "mhd", "nrrd", "nhdr"])
 @pytest.mark.parametrize("compressed", [False, True])
 def test_right_files_are_read(tmp_path: Path, suffix: str, compressed: bool) -> None:
@@ -51,9 +79,10 @@ def test_right_files_are_read(tmp_path: Path, suffix: str, compressed: bool) -> 
     [
         _meta() + RAW[:-2],
         _meta(size="6 5 400") + RAW,
-        _meta(more="CompressedData = True\n") + zlib.compress(RAW[:-2]),
-        _meta(more="CompressedData = True\nCompressedDataSize = 50\n") + bytes(50),
-        _meta(more="CompressedData = True\n") + zlib.compress(RAW)[:-40],
+        _meta(more=_COMPRESSED + "CompressedDataSize = 999\n") + zlib.compress(RAW[:-2]),
+        _meta(more=_COMPRESSED + "CompressedDataSize = 50\n") + bytes(50),
+        _meta(more=_COMPRESSED + "CompressedDataSize = 999\n") + zlib.compress(RAW)[:-40],
+        _meta(more=_COMPRESSED + "CompressedDataSize = 100\n") + zlib.compress(RAW),
     ],
 )
 def test_meta_images_shorter_than_their_header_says(tmp_path: Path, content: bytes) -> None:
@@ -124,7 +153,7 @@ def test_pixels_inside_the_folder(tmp_path: Path) -> None:
         ("a.mhd", _meta("LIST 2\na.raw\nb.raw"), "spreads its pixels over several files"),
         ("a.mhd", _meta("a%d.raw 1 4 1"), "spreads its pixels over several files"),
         ("a.nrrd", _nrrd("data file: LIST\na.raw"), "spreads its pixels over several files"),
-        ("a.mha", b"Comment = x\n" + _nrrd(), "no MetaImage header"),
+        ("a.mha", b"Comment = x\n" + _nrrd(), "a header with the line 'NRRD0004'"),
         ("a.mha", b"Comment = ElementDataFile = LOCAL\n" + _meta("/etc/hostname"), "no MetaImage header"),
         ("a.mha", b"elementdatafile = LOCAL\n" + _meta("/etc/hostname"), "no MetaImage header"),
         ("a.nrrd", _meta() + RAW, "no NRRD header"),

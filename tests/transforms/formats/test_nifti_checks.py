@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gzip
 import re
+import struct
 import tracemalloc
 from pathlib import Path
 
@@ -65,7 +66,7 @@ def test_a_place_that_is_none(tmp_path: Path, place: str, suffix: str) -> None:
     image = nib.Nifti1Image(VOXELS, np.eye(4))
     for axis, name in enumerate("xyz"):
         image.header[f"srow_{name}"] = BAD_PLACES[place][axis]
-    image.header["sform_code"], image.header["qform_code"] = 2, 0
+    image.header["sform_code"], image.header["qform_code"], image.header["vox_offset"] = 2, 0, 352
     path = tmp_path / f"a.{suffix}"
     opener = gzip.open if suffix == "nii.gz" else open
     with opener(path, "wb") as stream:
@@ -76,6 +77,7 @@ def test_a_place_that_is_none(tmp_path: Path, place: str, suffix: str) -> None:
 def test_voxel_sizes_of_zero(tmp_path: Path) -> None:
     image = nib.Nifti1Image(VOXELS, None)
     image.header["sform_code"] = image.header["qform_code"] = 0
+    image.header["vox_offset"] = 352
     image.header["pixdim"][1:4] = (1, 0, 1)
     (tmp_path / "a.nii").write_bytes(image.header.binaryblock + bytes(4) + VOXELS.tobytes(order="F"))
     _refused(tmp_path / "a.nii", r"has voxel sizes \[1.0, 0.0, 1.0\]")
@@ -114,3 +116,17 @@ def test_the_limit_is_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("MONAI_ANOMALY_MAX_IMAGE_BYTES", "much")
     with pytest.raises(ValueError, match="must be a number of bytes, got 'much'"):
         LoadImageChecked()(tmp_path / "a.nii")
+
+
+@pytest.mark.parametrize(("kind", "first"), [(nib.Nifti1Image, 352), (nib.Nifti2Image, 544)])
+def test_pixels_that_begin_in_the_header(tmp_path: Path, kind: type, first: int) -> None:
+    path = tmp_path / "a.nii"
+    nib.save(kind(VOXELS, AFFINE), path)
+    LoadImageChecked(spatial_dims=3)(path)
+    content = path.read_bytes()
+    place, code = (108, "<f") if first == 352 else (168, "<q")
+    for offset, reason in ((0, f"begin at byte 0, within its header of {first} bytes"), (first - 16, "too low")):
+        path.write_bytes(content[:place] + struct.pack(code, offset) + content[place + struct.calcsize(code) :])
+        _refused(path, reason)
+        (tmp_path / "b.nii.gz").write_bytes(gzip.compress(path.read_bytes()))
+        _refused(tmp_path / "b.nii.gz", reason)
