@@ -71,7 +71,8 @@ def _environment(folder: Path, steps: Sequence[Sequence[str]], repair: str) -> P
     known = json.loads(stamp.read_text(encoding="utf-8")) if stamp.is_file() else {}
     if known == wanted:
         return folder
-    if isinstance(known, dict) and known | {"code": wanted["code"]} == wanted:  # all is there but the package as it is now
+    # all is there but the package as it is now
+    if isinstance(known, dict) and known | {"code": wanted["code"]} == wanted:
         python = str(folder / "bin" / "python")
         again = ["--quiet", "--no-deps", "--force-reinstall", str(ROOT)]
         subprocess.run([python, "-m", "pip", "install", *again], check=True)
