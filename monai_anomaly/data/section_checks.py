@@ -24,7 +24,9 @@ _ALIKE = 0.8
 
 
 def unread_sections(content: Mapping[str, Any], asked: Sequence[str] = ()) -> dict[str, str | None]:
-    """Return the lists of items in a datalist that are none of the four sections.
+    """Return what stands in a datalist in the place of a section: by its name, whatever it holds, or as items.
+
+    A number is none, whatever its name: ``numTraining`` counts the items of another section.
 
     Args:
         content: of the file.
@@ -33,13 +35,16 @@ def unread_sections(content: Mapping[str, Any], asked: Sequence[str] = ()) -> di
     Returns:
         Name of each to the section that was most likely meant, None where there is none.
     """
+    found = {name: meant_section(name) for name in content if name not in (*SECTIONS, *asked)}
     return {
-        name: meant_section(name)
-        for name, value in content.items()
-        if name not in (*SECTIONS, *asked)
-        and isinstance(value, list)
-        and any(isinstance(item, Mapping) and Keys.IMAGE in item for item in value)
+        name: meant
+        for name, meant in found.items()
+        if _holds_items(content[name]) or (meant is not None and not isinstance(content[name], (int, float)))
     }
+
+
+def _holds_items(value: Any) -> bool:
+    return isinstance(value, list) and any(isinstance(item, Mapping) and Keys.IMAGE in item for item in value)
 
 
 def meant_section(name: str) -> str | None:

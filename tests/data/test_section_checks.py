@@ -58,15 +58,35 @@ def test_a_misspelled_section_is_never_ignored(tmp_path: Path, name: str) -> Non
     assert load_datalist(path, name)[0]["target"] == 1, "a section that is asked for is read"
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("test", ["img/1.png"]), ("test", {"image": "b.png"}), ("Testing", []), ("tetsing", None), ("val", "val.json")],
+)
+def test_a_misspelled_section_is_one_whatever_it_holds(tmp_path: Path, name: str, value: Any) -> None:
+    path = _write(tmp_path, {"training": ITEMS, name: value})
+    with pytest.raises(ValueError, match=f"datalist .*has a section '{name}', which is not read"):
+        load_datalist(path, "training")
+    errors = DatalistAudit(path, progress=False).inspect()["errors"]
+    assert [repr(name) in error["message"] for error in errors if error["code"] == "misspelled_section"] == [True]
+
+
+def test_a_number_is_no_section(tmp_path: Path) -> None:
+    path = _write(tmp_path, {"numTraining": 1, "numTest": 0, "training": ITEMS})
+    assert meant_section("numTraining") == "training" and len(load_datalist(path, "training")) == 1
+    inspected = DatalistAudit(path, progress=False).inspect()
+    found = [finding["code"] for finding in inspected["errors"] + inspected["warnings"]]
+    assert not {"misspelled_section", "unread_section"} & set(found)
+
+
 def test_other_lists_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    content = {"training": ITEMS, "external": [{"image": "a.png", "target": 0}], "test": ["a.png"], "classes": [1, 2]}
+    content = {"training": ITEMS, "external": [{"image": "a.png", "target": 0}], "numTest": 3, "classes": [1, 2]}
     path = _write(tmp_path, content)
     assert len(load_datalist(path, "training")) == 1, "what holds no items is no section"
     warnings = DatalistAudit(path, progress=False).inspect()["warnings"]
     (found,) = [warning for warning in warnings if warning["code"] == "unread_section"]
     assert "'external'" in found["message"]
     (tmp_path / "a.png").touch()
-    del content["test"], content["classes"]
+    del content["numTest"], content["classes"]
     with caplog.at_level(logging.WARNING):
         assert validate_datalist(_write(tmp_path, content)) == {"training": 1, "external": 1}
     assert "section 'external' is not read" in caplog.text

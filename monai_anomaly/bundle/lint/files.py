@@ -76,8 +76,13 @@ KNOWN = frozenset(
         *("png", "jpg", "jpeg", "svg", "pdf", "nii", "gz"),
     )
 )
+_VERSION_CONTROL = frozenset({".git", ".hg", ".svn", ".bzr", "_darcs", "cvs"})
+_ARCHIVES = frozenset({".zip", ".tar", ".tgz", ".tbz", ".bz2", ".xz", ".txz", ".7z", ".rar", ".zst", ".cab", ".iso"})
 KNOWN_NAMES = frozenset({"LICENSE", "NOTICE", ".gitkeep", ".gitignore", ".gitattributes", "CITATION.cff"})
 MAX_BYTES = 25 * 2**20
+#: A way up, and an address on the network, in a text.
+PARENT = re.compile(r"(^|[/\\])\.\.([/\\]|$)")
+URL = re.compile(r"(https?|ftp|s3|gs|file|hf|tcp)://", re.IGNORECASE)
 PERSONAL_PATH = re.compile(r"(/home/[\w.-]+|/Users/[\w.-]+|/root/|\b[A-Za-z]:\\+Users\\+[\w.-]+)")
 _OUTPUT_SUFFIXES = (".pt", ".json", ".csv", ".html", ".png", ".gz")
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
@@ -136,6 +141,11 @@ def _lint_one(path: Path, name: str) -> Iterator[Finding]:
         return
     if suffix in (".yml", ".yaml") and name not in LARGE_FILES:
         yield Finding("yaml", name, "", "YAML config", "ship JSON: monai.bundle.load reads nothing else")
+    elif _VERSION_CONTROL.intersection(Path(name.lower()).parts[:-1]):
+        message = "belongs to version control, whose programs run what its settings name"
+        yield Finding("file-type", name, "", message, "leave the folder out of the bundle")
+    elif suffix in _ARCHIVES:
+        yield Finding("file-type", name, "", "an archive, into which nobody looks", "ship what is in it")
     elif suffix not in KNOWN and path.name not in KNOWN_NAMES:
         yield Finding("file-type", name, "", f"unknown kind of file {path.name!r}", "remove it", WARNING)
     size = path.stat().st_size

@@ -29,12 +29,11 @@ MAX_CONFIGS = 200
 def lint_bundle(bundle_dir: str | os.PathLike[str]) -> list[Finding]:
     """Analyze a bundle folder statically: nothing in it is evaluated, resolved, unpickled or imported.
 
-    The rules are in ``files`` (files and weights), ``values`` (targets, expressions, macros, paths), ``paths`` (what
-    is written and read), ``steps`` (runs of other bundles), ``start_check`` (who asks before a run), ``ids``
-    (references, MONAI's properties, ids that other programs read) and ``metadata``. Every JSON file is looked at,
-    whether or not a standard command would read it; outside ``configs`` it must hold plain data. Of the configurations
-    that runs leave below ``runs`` and ``eval`` it is said that they are there, and they may run no more code than
-    those of the bundle.
+    The rules are in ``files`` (files and weights), ``values`` (targets, expressions, macros, paths), ``paths`` (what is
+    written and read), ``steps`` (runs of other bundles), ``start_check`` (what a run begins with), ``ids`` (references,
+    MONAI's properties, ids that other programs read) and ``metadata``. Every JSON file is looked at, whether or not a
+    standard command would read it; outside ``configs`` it must hold plain data. Of the configurations that runs leave
+    below ``runs`` and ``eval`` it is said that they are there, and they may run no more code than those of the bundle.
 
     Args:
         bundle_dir: folder of the bundle.

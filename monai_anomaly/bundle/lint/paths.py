@@ -17,7 +17,7 @@ from typing import Any
 from .arithmetic import Below, Component, TooLarge, Unknown
 from .config_tree import split, walk
 from .expressions import dotted_name, is_import, parse_expression
-from .files import EXECUTABLE
+from .files import EXECUTABLE, PARENT, URL
 from .finding import Finding
 from .known_values import KnownValues, alternatives_of
 from .targets import parameters, target_problem
@@ -40,8 +40,6 @@ _PATH_NAME = re.compile(r"(^|_)(dir|paths?|files?|folder)$")
 _PLACEHOLDER = re.compile(r"/workspace(/|$)")
 _ENVIRONMENT = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
 _BACKENDS = ("nccl", "gloo", "mpi", "ucc")
-_URL = re.compile(r"(https?|ftp|s3|gs|file|hf|tcp)://", re.IGNORECASE)
-_PARENT = re.compile(r"(^|[/\\])\.\.([/\\]|$)")
 #: Kinds of unknown values that are no text, or one that the user chose; plain texts are whatever weights say.
 _NOT_A_PATH = ("number", "length", "device", "name")
 _INSIDE = "build it from @output_dir, as in \"$os.path.join(@output_dir, 'maps')\""
@@ -70,7 +68,7 @@ def lint_paths(file: str, config: dict[str, Any], names: dict[str, str]) -> Iter
 def _lint_roots(file: str, config: dict[str, Any], values: KnownValues) -> Iterator[Finding]:
     """Where the folders of a run are unless the user says otherwise."""
     root = config.get("bundle_root", ".")
-    if root != "." and not (isinstance(root, str) and _PLACEHOLDER.match(root) and not _PARENT.search(root)):
+    if root != "." and not (isinstance(root, str) and _PLACEHOLDER.match(root) and not PARENT.search(root)):
         remedy = "write '.': the folder in which the bundle is run"
         yield Finding("path", file, "bundle_root", f"the bundle's own folder is {root!r}", remedy)
     for name, is_inside in (("output_dir", _is_run_folder), ("dataset_dir", _is_readable)):
@@ -88,7 +86,7 @@ def _is_run_folder(value: Any) -> bool:
     """Whether a value is a folder in the bundle that a run may write into, or nothing."""
     if isinstance(value, str):
         if _PLACEHOLDER.match(value):
-            return not _PARENT.search(value)
+            return not PARENT.search(value)
         parts = tuple(part for part in value.split("/") if part not in ("", "."))
         value = Below("bundle_root", parts) if not value.startswith(("/", "~")) else None
         return value is not None and ".." not in parts and _is_run_folder(value)
@@ -106,7 +104,7 @@ def _is_readable(value: Any) -> bool:
     """Whether a value is a path below the run's folders, the data set or the bundle, or no path at all."""
     if isinstance(value, str):
         return (not value.startswith(("/", "~", "\\")) or bool(_PLACEHOLDER.match(value))) and not (
-            _PARENT.search(value) or _URL.search(value) or re.match(r"[A-Za-z]:[\\/]", value)
+            PARENT.search(value) or URL.search(value) or re.match(r"[A-Za-z]:[\\/]", value)
         )
     if isinstance(value, (list, dict)):
         return all(_is_readable(item) for item in (value.values() if isinstance(value, dict) else value))
@@ -207,14 +205,14 @@ def _lint_expression(place: Place, text: str, values: KnownValues, names: dict[s
     except (SyntaxError, RecursionError, MemoryError):
         return  # the rule 'expression' has said so
     for value in dict.fromkeys(item for alternative in found for item in _texts(alternative)):
-        if _URL.search(value) or not _is_readable(value):
-            rule = "download" if _URL.search(value) else "path"
+        if URL.search(value) or not _is_readable(value):
+            rule = "download" if URL.search(value) else "path"
             remedy = "ship the file in the bundle and build its path from @bundle_root"
             yield Finding(rule, *place, f"{text!r} gives {value[:200]!r}", remedy)
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             yield from _lint_call(place, node, values, names)
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and _PARENT.search(node.value):
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and PARENT.search(node.value):
             yield Finding("path", *place, f"{node.value[:200]!r} goes up and out of its folder", _READ_INSIDE)
 
 

@@ -12,20 +12,17 @@ from typing import Any
 
 from .config_tree import split, split_file, walk
 from .expressions import expression_problems, import_problem, imported_names, is_import
-from .files import PERSONAL_PATH
+from .files import PARENT, PERSONAL_PATH, URL
 from .finding import Finding
 from .targets import FETCHING, collides_with_core, fetches_unless_told, target_problem
 
 _KEY = re.compile(r"\+?[A-Za-z0-9_]+((#|::)[A-Za-z0-9_]+)*")
-_PARENT = re.compile(r"(^|[/\\])\.\.([/\\]|$)")
 _ABSOLUTE = re.compile(r"(/(?!workspace/|$)[\w.-]+|~|[A-Za-z]:[\\/])")
-_URL = re.compile(r"(https?|ftp|s3|gs|file|hf)://", re.IGNORECASE)
 _LOCATED = ("reader", "writer", "merger_cls")  # arguments that MONAI hands to pydoc.locate and then calls
 _LOCATED_NAMES = (
     *("itkreader", "nibabelreader", "nrrdreader", "numpyreader", "pilreader", "pydicomreader"),
     *("itkwriter", "nibabelwriter", "pilwriter", "avgmerger"),
 )
-_TRUE = (True, "true", "True", 1)
 
 Place = tuple[str, str]  # file, config id
 
@@ -142,10 +139,10 @@ def _lint_text(place: Place, value: str, names: dict[str, str], root: Path) -> I
     elif _ABSOLUTE.match(value):
         remedy = "write it relative to @bundle_root, or below /workspace as a place to be overridden"
         yield Finding("path", *place, f"absolute path {value!r}", remedy)
-    if _PARENT.search(value) and not value.startswith("%"):
+    if PARENT.search(value) and not value.startswith("%"):
         remedy = "name what lies below @bundle_root, @dataset_dir or @output_dir"
         yield Finding("path", *place, f"{value!r} goes up and out of its folder", remedy)
-    if _URL.match(value) or (value.startswith("$") and _URL.search(value)):
+    if URL.match(value) or (value.startswith("$") and URL.search(value)):
         yield Finding("download", *place, f"{value!r} is an address on the network", "ship the file in the bundle")
     if PERSONAL_PATH.search(value) and not _ABSOLUTE.match(value):
         yield Finding("path", *place, f"personal path in {value!r}", "write a path relative to the bundle")

@@ -148,8 +148,7 @@ def _packed_size(path: str, fields: dict[str, str]) -> int:
     text = fields.get("CompressedDataSize", "")
     if not text.isdecimal() or int(text) < 1:
         raise UnusableImageError(
-            f"image {path} has CompressedDataSize {text!r}, which must be the bytes of its compressed pixels: "
-            "export it again"
+            f"image {path} has CompressedDataSize {text!r}, which must count its compressed bytes: export it again"
         )
     return int(text)
 

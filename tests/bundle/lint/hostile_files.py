@@ -176,6 +176,10 @@ FILES = {
         archive({"model/code/x.py": _CODE.encode()}),
         archive({"model/code/x.py": b"def f(x):\n  return x\n"}),
     ),
+    "settings of version control": content(
+        "file-type", "the next command of git runs a program", ".git/config", '[core]\nfsmonitor = "id"\n'
+    ),
+    "an archive": content("file-type", "may hold anything", "models/x.zip", archive({"a": b""})),
     "TorchScript that writes": content(
         "weights",
         "writes any file",
