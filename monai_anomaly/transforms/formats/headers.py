@@ -79,7 +79,10 @@ def detached_file(path: str) -> str | None:
 def _check_pixels(path: str, data: PixelData) -> None:
     check_size(path, data.size)
     file = path if data.file is None else _inside_folder(path, data.file)
-    status = check_user_file(file, f"pixels of image {path} in", "copy this file along with the image")
+    try:
+        status = check_user_file(file, f"pixels of image {path} in", "copy this file along with the image")
+    except ValueError as error:
+        raise UnusableImageError(str(error)) from None
     where = "" if data.file is None else f" in {file}"
     if data.encoding == "raw":
         check_length(path, status.st_size - data.start, data.size, where)
