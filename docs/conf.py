@@ -49,7 +49,7 @@ html_static_path = ["_static"]
 html_css_files = ["tables.css"]
 
 # Docstrings write image axes as (B, C, *S), in which reStructuredText sees the start of an emphasis.
-SPATIAL_AXES = re.compile(r"(?<![\\`*\w])\*(?=[A-Z]\b)")
+SPATIAL_AXES = re.compile(r"(?<![\\`*\w])\*(?=[A-Z](_[a-z])?\b)")
 
 
 def escape_spatial_axes(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:

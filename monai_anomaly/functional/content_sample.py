@@ -32,7 +32,7 @@ def content_priority(features: Tensor, direction: Tensor, phase: Tensor | None =
         features: vectors (B, D, N), in float32 or float64.
         direction: w (D,), standard normal.
         phase: (N,), shifts the priorities of each place, so that neighbors sample different images; none by default.
-        length: whether the term log |v| counts, without which vectors of equal direction are one and the same.
+        length: whether the term ``log |v|`` counts, without which vectors of equal direction are one and the same.
 
     Returns:
         (B, N), float64: rounding in float32 would decide which vector is kept.
