@@ -125,7 +125,10 @@ class MapInferer(Inferer):
 
 
 class _Map(Protocol):
-    def predict(self, image: Tensor) -> MapOutput | ScoredMapOutput | DensityOutput | FeatureMapOutput: ...
+    """What is asked of a map network."""
+
+    def predict(self, image: Tensor) -> MapOutput | ScoredMapOutput | DensityOutput | FeatureMapOutput:
+        """Map (B, 1, *S) of images (B, C, *S), by name."""
 
 
 def _predict(
