@@ -42,6 +42,7 @@ from .moments import Moments, ledoit_wolf_share, merge_moments, moments_of
 from .noise import coarse_field, coarse_noise, fractal_noise, gradient_noise
 from .patches import patchify, unpatchify
 from .pseudo_labels import PseudoLabels, Purity, pseudo_labels, purity
+from .quantization import from_nibbles, to_nibbles
 from .reduction import max_score, mean_score, top_fraction_score
 from .regions import per_region_overlap, region_weights
 from .shapes import DeformedShape, deform_shape, random_size, relative_radius
@@ -59,6 +60,8 @@ from .spline import sample_spline, spline_coefficients
 __all__ = [
     "direction_error",
     "feature_ssim_error",
+    "from_nibbles",
+    "to_nibbles",
     "value_error",
     "DeformedShape",
     "IMAGE_STATISTICS",

@@ -48,6 +48,7 @@ from .postprocessing import (
     ScoreMapDict,
 )
 from .preparing import PrepareImage, PrepareImageD, PrepareImaged, PrepareImageDict
+from .resizing import ResizeImageD, ResizeImaged, ResizeImageDict
 from .saving import SaveImageMapD, SaveImageMapd, SaveImageMapDict, read_map, resize_to_source
 from .saving_restorations import SaveRestorationD, SaveRestorationd, SaveRestorationDict
 from .scaling import ScaleSourceRange, ScaleSourceRangeD, ScaleSourceRanged, ScaleSourceRangeDict
@@ -299,6 +300,9 @@ __all__ = [
     "ResizeToSourceD",
     "ResizeToSourceDict",
     "ResizeToSourced",
+    "ResizeImageD",
+    "ResizeImageDict",
+    "ResizeImaged",
     "ResizeLabelD",
     "ResizeLabelDict",
     "ResizeLabeld",

@@ -15,9 +15,10 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from monai_anomaly.networks.blocks import FittedHead, GaussianHead, KernelDensity, MemoryBank, PlaceMemory
 
 MAKERS: dict[str, Callable[[], FittedHead]] = {
-    "place": lambda: PlaceMemory(size=6, window=1, projected=5),
-    "place, Euclidean": lambda: PlaceMemory(size=6, window=1, projected=None, metric="euclidean"),
-    "place, greedy": lambda: PlaceMemory(size=6, window=1, projected=5, selection="greedy"),
+    "place": lambda: PlaceMemory(size=6, window=1, projected=4, bits=16),
+    "place, four bits": lambda: PlaceMemory(size=6, window=1, projected=5),
+    "place, Euclidean": lambda: PlaceMemory(size=6, window=1, projected=None, metric="euclidean", bits=16),
+    "place, greedy": lambda: PlaceMemory(size=6, window=1, projected=4, selection="greedy", bits=16),
     "Gaussian": lambda: GaussianHead(num_features=5),
     "Gaussian, shrunk": lambda: GaussianHead(shrinkage="ledoit_wolf"),
     "bank": lambda: MemoryBank(size=20, max_candidates=60, projected=4),
@@ -151,7 +152,7 @@ def test_an_orthogonal_change_of_features_changes_no_gaussian_distance(name: str
 @pytest.mark.parametrize("scale", [4.0, 0.3])
 def test_scaled_features_scale_the_distances_to_neighbors(scale: float) -> None:
     for name, head in {
-        "place, Euclidean": lambda: PlaceMemory(window=1, projected=None, metric="euclidean"),
+        "place, Euclidean": lambda: PlaceMemory(window=1, projected=None, metric="euclidean", bits=16),
         "bank": MemoryBank,
     }.items():
         healthy, queries = images(name), images(name, seed=1)
@@ -177,7 +178,9 @@ class ImageScore(torch.nn.Module):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", ["place", "place, Euclidean", "Gaussian", "bank", "density", "image score"])
+@pytest.mark.parametrize(
+    "name", ["place", "place, four bits", "place, Euclidean", "Gaussian", "bank", "density", "image score"]
+)
 def test_it_is_traced_and_exported_for_any_batch_size(name: str) -> None:
     scores = name == "image score"
     name = "bank" if scores else name

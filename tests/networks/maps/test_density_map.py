@@ -114,7 +114,7 @@ def test_a_checkpoint_fits_at_any_moment_of_the_fit_and_only_as_a_whole() -> Non
     torch.testing.assert_close(fresh(image), network(image))
     assert bool(network(healthy).max() < 2e-3) and bool(network(image).max() > 1e-3)
     other = DensityMap(Edges(), PlaceMemory(size=4, projected=None), grid=[2, 2])
-    with pytest.raises(RuntimeError, match=r"head\.bank is 4x4x4x5 instead of 2x2x4x5"):
+    with pytest.raises(RuntimeError, match=r"head\.bank is 4x4x4x3 instead of 2x2x4x3"):
         other.load_state_dict(network.state_dict())
 
 
