@@ -67,9 +67,6 @@ class DenoisingStudent(nn.Module):
         ([(2, 24, 16, 16), (2, 40, 8, 8), (2, 112, 4, 4)], (2, 1, 16, 16))
     """
 
-    #: nothing of an image can be made before the training: the student sees another corruption in every epoch
-    frozen = False
-
     def __init__(
         self,
         extractor: nn.Module,
