@@ -37,7 +37,8 @@ def training_loss(parser: ConfigParser, network: Any, image: Tensor) -> Tensor:
     """Loss of one training step on a batch, the network asked as the trainer of this recipe asks it."""
     torch.manual_seed(2)  # what a step draws is the same each time
     corrupted = (torch.arange(len(image)) > 0).long()
-    batch = {"image": image + 0.1 * (image > 0), "clean": image, "index": torch.arange(len(image)), "target": corrupted}
+    batch = {"image": image + 0.1 * (image > 0), "clean": image, "label": (image > 0).float()}
+    batch |= {"index": torch.arange(len(image)), "target": corrupted}
     prepare, inferer = (parser.get_parsed_content(name) for name in ("prepare_batch", "train#inferer"))
     inputs, targets, *more = prepare(batch)
     args, kwargs = more or ((), {})

@@ -17,6 +17,7 @@ from .pseudo_label_writer import PseudoLabelWriter
 from .report_writer import ReportWriter
 from .result_writers import MetricsWriter, ScoresWriter
 from .smoothed_loss import SmoothedLoss
+from .stage_switch import StageSwitch
 from .tensorboard_curves import TensorBoardCurves
 from .tracking import TRACKED_FILES, ListedLoss, TrackedFiles
 from .trained_settings import TrainedSettings, check_trained
@@ -48,6 +49,7 @@ __all__ = [
     "ReportWriter",
     "ScoresWriter",
     "SmoothedLoss",
+    "StageSwitch",
     "TensorBoardCurves",
     "TrainedSettings",
     "TrainingCheckpoint",

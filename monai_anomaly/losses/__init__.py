@@ -12,6 +12,7 @@ from .masked_reconstruction_loss import MaskedReconstructionLoss
 from .noise_prediction_loss import NoisePredictionLoss, NoiseTarget
 from .reconstruction_loss import ReconstructionLoss
 from .repulsion_loss import RepulsionLoss
+from .segmentation_guided_loss import SegmentationGuidedLoss
 from .weighted_sum_loss import WeightedSumLoss
 
 __all__ = [
@@ -25,5 +26,6 @@ __all__ = [
     "NoiseTarget",
     "ReconstructionLoss",
     "RepulsionLoss",
+    "SegmentationGuidedLoss",
     "WeightedSumLoss",
 ]

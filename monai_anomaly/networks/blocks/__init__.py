@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from .atrous_pyramid import AtrousPyramid
 from .ensemble import NetworkEnsemble
 from .feature_extractor import FeatureExtractor
 from .feature_learner import FeatureLearner, map_shapes
@@ -13,11 +14,13 @@ from .kernel_density import KernelDensity
 from .layer_reader import read_layers
 from .memory import MemoryBlock
 from .memory_bank import MemoryBank
-from .outputs import AutoencoderOutput, EnsembleOutput, FeatureOutput, MaskedOutput
+from .outputs import AutoencoderOutput, DenoisingOutput, EnsembleOutput, FeatureOutput, MaskedOutput
 from .place_memory import PlaceMemory
 
 __all__ = [
+    "AtrousPyramid",
     "AutoencoderOutput",
+    "DenoisingOutput",
     "EnsembleOutput",
     "FeatureExtractor",
     "FeatureLearner",

@@ -65,3 +65,19 @@ class FeatureOutput(NamedTuple):
 
     prediction: List[Tensor]  # noqa: UP006
     target: List[Tensor]  # noqa: UP006
+
+
+class DenoisingOutput(NamedTuple):
+    """What a denoising student returns, with its teacher and its head.
+
+    Attributes:
+        prediction: feature maps of the student (B, C_i, *S_i), one for each layer.
+        target: those of the teacher, of the same shapes.
+        logits: of the head for "abnormal" (B, 1, *S_0); None while the student is trained.
+        head_trained: whether the training of the head has begun, of no axes; None while the student is trained.
+    """
+
+    prediction: List[Tensor]  # noqa: UP006
+    target: List[Tensor]  # noqa: UP006
+    logits: Optional[Tensor] = None  # noqa: UP045
+    head_trained: Optional[Tensor] = None  # noqa: UP045

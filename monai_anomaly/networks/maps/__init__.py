@@ -19,6 +19,7 @@ from .masked_map import (
     mean_reconstruction,
 )
 from .one_step import OneStepRestorer
+from .segmentation_map import segmentation_map
 
 __all__ = [
     "ClassifierMap",
@@ -48,5 +49,6 @@ __all__ = [
     "direction_map",
     "distillation_score",
     "mean_reconstruction",
+    "segmentation_map",
     "similarity_map",
 ]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from .denoising_student import DenoisingStudent
 from .denoising_unet import DenoisingUNet, StandardizedConvolution
 from .dense_autoencoder import FEATURE_LAYERS, DenseAutoencoder
 from .efficientnet_lite import EfficientNetLite
@@ -21,6 +22,7 @@ __all__ = [
     "ZeroShortcut",
     "EfficientNetLite",
     "ConvolutionalEncoder",
+    "DenoisingStudent",
     "DenoisingUNet",
     "DenseAutoencoder",
     "EncoderClassifier",
