@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from .coupling_flow import CouplingFlow
 from .ensemble import NetworkEnsemble
 from .feature_extractor import FeatureExtractor
 from .feature_learner import FeatureLearner, map_shapes
@@ -13,11 +14,12 @@ from .kernel_density import KernelDensity
 from .layer_reader import read_layers
 from .memory import MemoryBlock
 from .memory_bank import MemoryBank
-from .outputs import AutoencoderOutput, EnsembleOutput, FeatureOutput, MaskedOutput
+from .outputs import AutoencoderOutput, EnsembleOutput, FeatureOutput, LikelihoodOutput, MaskedOutput
 from .place_memory import PlaceMemory
 
 __all__ = [
     "AutoencoderOutput",
+    "CouplingFlow",
     "EnsembleOutput",
     "FeatureExtractor",
     "FeatureLearner",
@@ -25,6 +27,7 @@ __all__ = [
     "FittedHead",
     "GaussianHead",
     "KernelDensity",
+    "LikelihoodOutput",
     "MaskedOutput",
     "MemoryBank",
     "MemoryBlock",
