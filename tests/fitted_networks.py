@@ -12,7 +12,7 @@ from monai.bundle import ConfigParser
 
 # what makes such networks small: each recipe reads those that it has
 SMALL_FIT: dict[str, Any] = {"grid": 4, "memory_size": 4, "projected": 16, "num_features": 8}
-SMALL_FIT |= {"feature_channels": [8, 8], "ssim_window": 3}
+SMALL_FIT |= {"feature_channels": [8, 8], "ssim_window": 3, "flow_blocks": 2, "condition": 8}
 
 
 def has_backbone(config: Any) -> bool:
