@@ -84,7 +84,7 @@ class CouplingFlow(nn.Module):
         Returns:
             latent vectors (N, C) and logarithms of the Jacobian's absolute determinant (N,).
         """
-        log_det = vectors.new_zeros(len(vectors))
+        log_det = vectors.new_zeros(vectors.shape[0])
         for block in self.blocks:
             if self.recompute and self.training and torch.is_grad_enabled():
                 vectors, change = checkpoint(_applied, block, vectors, condition, use_reentrant=False)

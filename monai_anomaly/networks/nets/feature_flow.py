@@ -125,7 +125,7 @@ class FeatureFlow(FeatureLearner):
                 "images must have the spatial_size that the network was built for"
             )
         vectors = features.flatten(2).transpose(1, 2).reshape(-1, channels)
-        condition = places.flatten(0, -2).expand(number, -1, -1).reshape(len(vectors), -1)
+        condition = places.flatten(0, -2).repeat(number, 1)
         latent, log_det = self.flows[layer](vectors, condition)
         density = log_det - latent.square().sum(1) / 2 - channels * math.log(2 * math.pi) / 2
         return (density / channels).reshape(number, 1, *size)
