@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import ignite.distributed as idist
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from ...utils import derive_seed
 from ..blocks.coupling_flow import CouplingFlow
-from ..blocks.feature_learner import FeatureLearner, map_shapes
+from ..blocks.feature_learner import FeatureLearner
 from ..blocks.outputs import LikelihoodOutput
 
 # share of its distance to a batch's largest value by which a peak falls
@@ -37,8 +38,8 @@ class FeatureFlow(FeatureLearner):
     Differs from the paper: one step for all vectors of a batch instead of one for each 256 of them.
 
     Args:
-        extractor: from images (B, C, *S) to feature maps; its ``in_channels`` says how many channels an image has.
-        spatial_size: size *S of the images, from which the sizes of the maps follow, 2D or 3D.
+        extractor: from images (B, C, *S) to feature maps; its ``num_channels`` says how many channels each has.
+        axes: spatial axes of the images, 2 (default) or 3.
         blocks: of each flow; default 8, as in the paper.
         condition: length of the condition, at least twice the axes; default 128, as in the paper.
         clamp: see :class:`monai_anomaly.networks.blocks.CouplingFlow`; default 1.9, as in the published code.
@@ -54,7 +55,7 @@ class FeatureFlow(FeatureLearner):
         peak: (L,), the largest ``l`` of healthy images; 0 before a training.
 
     Raises:
-        ValueError: when an argument is outside its range, FrEIA is not installed, or images have another size.
+        ValueError: when an argument is outside its range, or FrEIA is not installed.
 
     Reference:
         D. Gudovskiy, S. Ishizaka, K. Kozuka: "CFLOW-AD: Real-Time Unsupervised Anomaly Detection with Localization via
@@ -65,7 +66,7 @@ class FeatureFlow(FeatureLearner):
         >>> from monai_anomaly.networks.nets import FeatureFlow
         >>> from monai_anomaly.networks.pretrained import load_backbone
         >>> extractor = load_backbone("efficientnet_lite0", weights="from_checkpoint")
-        >>> output = FeatureFlow(extractor, [64, 64], blocks=2).eval()(torch.zeros(2, 1, 64, 64))
+        >>> output = FeatureFlow(extractor, blocks=2).eval()(torch.zeros(2, 1, 64, 64))
         >>> [tuple(each.shape) for each in output.log_likelihood], output.peak.shape
         ([(2, 1, 8, 8), (2, 1, 4, 4), (2, 1, 4, 4)], torch.Size([3]))
     """
@@ -76,7 +77,7 @@ class FeatureFlow(FeatureLearner):
     def __init__(
         self,
         extractor: nn.Module,
-        spatial_size: Sequence[int],
+        axes: int = 2,
         blocks: int = 8,
         condition: int = 128,
         clamp: float = 1.9,
@@ -85,23 +86,22 @@ class FeatureFlow(FeatureLearner):
         recompute: bool = False,
         compat: str | None = None,
     ) -> None:
-        axes = len(spatial_size)
+        if axes not in (2, 3):
+            raise ValueError(f"axes must be 2 or 3, got {axes}")
         super().__init__(extractor, axes, standardize)
         if condition < 2 * axes:
             raise ValueError(f"condition must be at least {2 * axes}, twice the axes, got {condition}")
         if compat not in (None, "upd"):
             raise ValueError(f"compat must be None or 'upd', got {compat!r}")
         self.compat = compat
-        shapes = map_shapes(extractor, spatial_size)
-        length = condition - condition % (2 * axes)
+        channels = cast(Sequence[int], extractor.num_channels)
+        self.axes = axes
+        self.length = condition - condition % (2 * axes)
         self.flows = nn.ModuleList(
-            CouplingFlow(shape[0], length, blocks, clamp, derive_seed(seed, layer), recompute)
-            for layer, shape in enumerate(shapes)
+            CouplingFlow(number, self.length, blocks, clamp, derive_seed(seed, layer), recompute)
+            for layer, number in enumerate(channels)
         )
-        for layer, shape in enumerate(shapes):
-            code = build_sincos_position_embedding(list(shape[1:]), length, axes).data[0]
-            self.register_buffer(f"places_{layer}", code.reshape(*shape[1:], length), persistent=False)
-        self.register_buffer("peak", torch.zeros(len(shapes)))
+        self.register_buffer("peak", torch.zeros(len(channels)))
         self.register_buffer("num_batches_tracked", torch.tensor(0))
 
     def extra_repr(self) -> str:
@@ -117,15 +117,12 @@ class FeatureFlow(FeatureLearner):
 
     def _likelihood(self, layer: int, features: Tensor) -> Tensor:
         """Log-likelihood (B, 1, *S) of features (B, C, *S), divided by C."""
-        number, channels, *size = features.shape
-        places: Tensor = getattr(self, f"places_{layer}")
-        if list(places.shape[:-1]) != size:
-            raise ValueError(
-                f"the flow of layer {layer} is for maps of {tuple(places.shape[:-1])} places, got {tuple(size)}: "
-                "images must have the spatial_size that the network was built for"
-            )
+        number, channels = features.shape[:2]
+        size = [int(places) for places in features.shape[2:]]
+        code = build_sincos_position_embedding(size, self.length, self.axes).data[0].to(features)
         vectors = features.flatten(2).transpose(1, 2).reshape(-1, channels)
-        condition = places.flatten(0, -2).repeat(number, 1)
+        # a sum, not a repetition: an export knows how many images there are of the features alone
+        condition = (features.new_zeros(number, 1, 1) + code).flatten(0, 1)
         latent, log_det = self.flows[layer](vectors, condition)
         density = log_det - latent.square().sum(1) / 2 - channels * math.log(2 * math.pi) / 2
         return (density / channels).reshape(number, 1, *size)
