@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 from monai.bundle import ConfigParser
+from torch import Tensor, nn
 
 # what makes such networks small: each recipe reads those that it has
 SMALL_FIT: dict[str, Any] = {"grid": 4, "memory_size": 4, "projected": 16, "num_features": 8}
-SMALL_FIT |= {"feature_channels": [8, 8], "ssim_window": 3}
+SMALL_FIT |= {"feature_channels": [8, 8], "ssim_window": 3, "flow_blocks": 2, "condition": 8}
 
 
 def has_backbone(config: Any) -> bool:
@@ -32,7 +33,7 @@ def skip_volumes(config: Any, dims: int) -> None:
 
 
 def ready(parser: ConfigParser, part: str = "network_def") -> Any:
-    """The network of a configuration, fitted to random images where it is one that is fitted.
+    """The network of a configuration, fitted to random images, or where it is trained with statistics of such.
 
     Args:
         parser: the configuration; it is changed so that a pre-trained network has its weights.
@@ -40,10 +41,21 @@ def ready(parser: ConfigParser, part: str = "network_def") -> Any:
     """
     if has_backbone(parser):
         parser.update({"backbone_weights": None})
-    if not is_fitted(parser):
-        return parser.get_parsed_content(part)
     network = parser.get_parsed_content(part)
+    if not has_backbone(parser):
+        return network
     shape = (4, parser.get_parsed_content("in_channels"), *parser.get_parsed_content("spatial_size"))
-    network.fit_batch(torch.rand(shape, generator=torch.Generator().manual_seed(4)) * 2 - 1)
-    network.finish()
+    images = torch.rand(shape, generator=torch.Generator().manual_seed(4)) * 2 - 1
+    if is_fitted(parser):
+        network.fit_batch(images)
+        network.finish()
+    else:
+        gather(network, images)
     return network
+
+
+@torch.no_grad()
+def gather(network: nn.Module, images: Tensor) -> None:
+    """Let a network take in the statistics of images that a training gathers."""
+    network.train()(images)
+    network.eval()

@@ -48,7 +48,7 @@ THROUGH_MONAI = {
     "tensorboard": r"from monai\.handlers import TensorBoard",
 }
 # Imported where installed only; nobody needs them.
-OPTIONAL = {"onnx", "onnxruntime", "onnxscript", "timm"}
+OPTIONAL = {"freia", "onnx", "onnxruntime", "onnxscript", "timm"}
 OPTIONAL |= {"huggingface-hub", "safetensors"}  # come with timm
 
 

@@ -20,7 +20,8 @@ _IMAGES = 4
 def fit_copy(root: Path, shape: tuple[int, ...], copy: Path) -> None:
     """Copy a bundle, with weights, if it has none and reads features of a pre-trained network; else do nothing.
 
-    The pre-trained network has its own weights, what is trained random ones, and what is fitted is so to random images.
+    The pre-trained network has its own weights, what is trained random ones, and what is fitted is so to random images;
+    statistics that a training gathers are of these, too.
 
     Args:
         root: folder of the bundle.
@@ -38,9 +39,13 @@ def fit_copy(root: Path, shape: tuple[int, ...], copy: Path) -> None:
     parser.read_config(str(train))
     for name, value in {"bundle_root": str(root), "in_channels": shape[0], "spatial_size": list(shape[1:])}.items():
         parser[name] = value
-    network = parser.get_parsed_content("network_def").eval()
+    network = parser.get_parsed_content("network_def")
+    images = torch.rand(_IMAGES, *shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
     if look_up(config, "train#trainer#_target_") == _FITTING:
-        network.fit_batch(torch.rand(_IMAGES, *shape, generator=torch.Generator().manual_seed(0)) * 2 - 1)
+        network.eval().fit_batch(images)
         network.finish()
+    else:
+        with torch.no_grad():
+            network.train()(images)
     shutil.copytree(root, copy, ignore=shutil.ignore_patterns("eval", "runs"))
     save_weights(network.state_dict(), copy / "models" / "model.pt", {})

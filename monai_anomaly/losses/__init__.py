@@ -8,6 +8,7 @@ from .feature_direction_loss import FeatureDirectionLoss
 from .feature_similarity_loss import FeatureSimilarityLoss
 from .foreground_loss import ForegroundLoss
 from .heteroscedastic_loss import HeteroscedasticLoss
+from .likelihood_loss import LikelihoodLoss
 from .masked_reconstruction_loss import MaskedReconstructionLoss
 from .noise_prediction_loss import NoisePredictionLoss, NoiseTarget
 from .reconstruction_loss import ReconstructionLoss
@@ -21,6 +22,7 @@ __all__ = [
     "FeatureSimilarityLoss",
     "ForegroundLoss",
     "HeteroscedasticLoss",
+    "LikelihoodLoss",
     "MaskedReconstructionLoss",
     "NoisePredictionLoss",
     "NoiseTarget",

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from fitted_networks import SMALL_FIT, ready
+from fitted_networks import SMALL_FIT, gather, has_backbone, is_fitted, ready
 from monai.bundle import ConfigParser
 from torch import Tensor, nn
 
@@ -63,6 +63,8 @@ def write_weights(name: str, settings: dict[str, Any], path: Path) -> dict[str, 
     draw = torch.Generator().manual_seed(3)
     for parameter in network.parameters():
         parameter.data += 0.05 * torch.randn(parameter.shape, generator=draw)
+    if has_backbone(parser) and not is_fitted(parser):
+        gather(network, torch.rand(4, 1, *settings["spatial_size"], generator=draw) * 2 - 1)
     state = network.state_dict()
     if "network.num_active" in state:
         state["network.num_active"].fill_(2)

@@ -47,3 +47,5 @@ def test_what_is_trained_on_features_gets_random_weights_and_those_of_the_backbo
     weights = torch.load(copy / "models/model.pt", weights_only=True)
     assert all(bool(torch.isfinite(tensor).all()) for tensor in weights.values())
     assert float(weights["network.extractor.network.stem.conv.weight"].std()) > 0
+    gathered = weights["network.standardize.0.running_var"]
+    assert bool((gathered != 1).all()), "and statistics of the random images"

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from .atrous_pyramid import AtrousPyramid
+from .coupling_flow import CouplingFlow
 from .ensemble import NetworkEnsemble
 from .feature_extractor import FeatureExtractor
 from .feature_learner import FeatureLearner, map_shapes
@@ -14,12 +15,20 @@ from .kernel_density import KernelDensity
 from .layer_reader import read_layers
 from .memory import MemoryBlock
 from .memory_bank import MemoryBank
-from .outputs import AutoencoderOutput, DenoisingOutput, EnsembleOutput, FeatureOutput, MaskedOutput
+from .outputs import (
+    AutoencoderOutput,
+    DenoisingOutput,
+    EnsembleOutput,
+    FeatureOutput,
+    LikelihoodOutput,
+    MaskedOutput,
+)
 from .place_memory import PlaceMemory
 
 __all__ = [
     "AtrousPyramid",
     "AutoencoderOutput",
+    "CouplingFlow",
     "DenoisingOutput",
     "EnsembleOutput",
     "FeatureExtractor",
@@ -28,6 +37,7 @@ __all__ = [
     "FittedHead",
     "GaussianHead",
     "KernelDensity",
+    "LikelihoodOutput",
     "MaskedOutput",
     "MemoryBank",
     "MemoryBlock",

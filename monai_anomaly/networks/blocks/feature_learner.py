@@ -12,7 +12,7 @@ from monai.networks.layers import Norm
 from torch import Tensor, nn
 
 from ...utils import accept_only_whole_weights, accept_weights_of_wrapper
-from .outputs import FeatureOutput
+from .outputs import FeatureOutput, LikelihoodOutput
 
 
 class FeatureLearner(nn.Module):
@@ -48,7 +48,7 @@ class FeatureLearner(nn.Module):
         """Feature maps (B, C_i, *S_i) of images (B, C, *S)."""
         return cast(list[Tensor], self.extractor(image))
 
-    def forward(self, image: Tensor, features: Sequence[Tensor] | None = None) -> FeatureOutput:
+    def forward(self, image: Tensor, features: Sequence[Tensor] | None = None) -> FeatureOutput | LikelihoodOutput:
         """What is learned, beside what is to be learned.
 
         Args:
@@ -61,7 +61,7 @@ class FeatureLearner(nn.Module):
         return self.learn(image, maps)
 
     @abstractmethod
-    def learn(self, image: Tensor, features: list[Tensor]) -> FeatureOutput:
+    def learn(self, image: Tensor, features: list[Tensor]) -> FeatureOutput | LikelihoodOutput:
         """What the network makes of images (B, C, *S) or of their feature maps, and what it should make."""
 
 

@@ -81,3 +81,16 @@ class DenoisingOutput(NamedTuple):
     target: List[Tensor]  # noqa: UP006
     logits: Optional[Tensor] = None  # noqa: UP045
     head_trained: Optional[Tensor] = None  # noqa: UP045
+
+
+class LikelihoodOutput(NamedTuple):
+    """What a network returns that tells how likely features are among those of healthy images.
+
+    Attributes:
+        log_likelihood: logarithms of the density at each place, divided by the number of channels, one map
+            (B, 1, *S_i) for each layer.
+        peak: the largest ones of healthy images, one number for each layer (L,).
+    """
+
+    log_likelihood: List[Tensor]  # noqa: UP006
+    peak: Tensor

@@ -9,6 +9,7 @@ from .density_map import DensityMap, DensityOutput
 from .diffusion_map import RESIDUALS, DiffusionMap, DiffusionSampler, RestorationOutput
 from .discrepancy_map import DISCREPANCY_SCORES, REFINED_SCORES, DiscrepancyMap
 from .feature_map import FeatureMap, FeatureMapOutput, direction_map, distillation_score, similarity_map
+from .likelihood_map import likelihood_map
 from .masked_map import (
     SAMPLERS,
     VISIBLE,
@@ -48,6 +49,7 @@ __all__ = [
     "VISIBLE",
     "direction_map",
     "distillation_score",
+    "likelihood_map",
     "mean_reconstruction",
     "segmentation_map",
     "similarity_map",

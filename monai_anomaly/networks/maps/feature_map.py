@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from monai.networks.layers import gaussian_1d, separable_filtering
@@ -16,7 +16,7 @@ from ...utils import accept_only_whole_weights
 from ..blocks.outputs import FeatureOutput
 from .classifier_map import ScoredMapOutput
 
-FeatureRule = Callable[[FeatureOutput, list[int]], Tensor]
+FeatureRule = Callable[[Any, list[int]], Tensor]  # of what the network returns, and the size of the image
 
 
 class FeatureMapOutput(NamedTuple):
@@ -29,9 +29,10 @@ class FeatureMap(nn.Module):
     """How badly a network that has learned the features of healthy images meets those of an image, place by place.
 
     Args:
-        network: returns a :class:`monai_anomaly.networks.blocks.FeatureOutput` of images.
-        rule: from that and the size *S of the image to the map (B, 1, *S): :func:`direction_map` (default) or
-            :func:`similarity_map`.
+        network: returns a :class:`monai_anomaly.networks.blocks.FeatureOutput` of images, or another named tuple that
+            the rule takes.
+        rule: from that and the size *S of the image to the map (B, 1, *S): :func:`direction_map` (default),
+            :func:`similarity_map` or :func:`likelihood_map`.
         blur: deviation, in pixels of the image, of a Gaussian that the map is blurred with, at the border with the
             outermost values going on; 0 (default): none.
         score_rule: from what the network returned to scores (B, 1), where a score is not made of the map, such as

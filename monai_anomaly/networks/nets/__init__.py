@@ -9,6 +9,7 @@ from .dense_autoencoder import FEATURE_LAYERS, DenseAutoencoder
 from .efficientnet_lite import EfficientNetLite
 from .encoder_classifier import ConvolutionalEncoder, EncoderClassifier
 from .feature_autoencoder import FeatureAutoencoder
+from .feature_flow import FeatureFlow
 from .masked_autoencoder import MaskedAutoencoder
 from .multiscale_distillation import MultiscaleDistillation
 from .refinement_net import RefinementNet
@@ -28,6 +29,7 @@ __all__ = [
     "EncoderClassifier",
     "FEATURE_LAYERS",
     "FeatureAutoencoder",
+    "FeatureFlow",
     "MaskedAutoencoder",
     "MultiscaleDistillation",
     "ReverseDistillation",
