@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from .embedding_gaussian import EmbeddingGaussian
 from .ensemble import NetworkEnsemble
 from .feature_extractor import FeatureExtractor
 from .feature_learner import FeatureLearner, map_shapes
@@ -18,6 +19,7 @@ from .place_memory import PlaceMemory
 
 __all__ = [
     "AutoencoderOutput",
+    "EmbeddingGaussian",
     "EnsembleOutput",
     "FeatureExtractor",
     "FeatureLearner",
