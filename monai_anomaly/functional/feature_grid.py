@@ -34,7 +34,11 @@ def local_mean(features: Tensor, neighborhood: int) -> Tensor:
         raise ValueError(f"neighborhood must be an odd number of places, at least 1, got {neighborhood}.")
     if neighborhood == 1:
         return features
-    return _AVERAGE[features.ndim - 2](features, neighborhood, 1, neighborhood // 2, count_include_pad=False)
+    axes = features.ndim - 2
+    pad, average = [neighborhood // 2] * 2 * axes, _AVERAGE[axes]
+    # padded first: pooling with padding of its own refuses volumes that are smaller than the neighborhood
+    share = average(F.pad(torch.ones_like(features[:1, :1]), pad), neighborhood, 1)
+    return average(F.pad(features, pad), neighborhood, 1) / share
 
 
 def to_grid(maps: Sequence[Tensor], size: Sequence[int], unit_length: bool = False, neighborhood: int = 1) -> Tensor:
