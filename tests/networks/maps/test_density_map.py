@@ -154,7 +154,31 @@ def test_features_of_the_published_patch_memory() -> None:
     assert network.head.bank.shape == (4096, 1024) and bool((network(image) == 0).all())
 
 
-HEADS = {"bank": lambda: MemoryBank(size=9, num_neighbors=3), "Gaussian": EmbeddingGaussian}
+HEADS = {"bank": lambda: MemoryBank(size=9, max_candidates=20, num_neighbors=3), "Gaussian": EmbeddingGaussian}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_fit_that_goes_on_and_one_that_is_shared_end_as_an_unbroken_one(name: str) -> None:
+    def fitted(batches: Sequence[Tensor], before: Mapping[str, Tensor] | None = None) -> DensityMap:
+        network = DensityMap(Edges(), HEADS[name](), grid=[4, 4], neighborhood=3, own_score=True)
+        if before is not None:
+            network.load_state_dict(before)
+        for batch in batches:
+            network.fit_batch(batch)
+        return network
+
+    healthy = images(8, 8, count=12).split(3)
+    resumed, merged = fitted(healthy[2:], fitted(healthy[:2]).state_dict()), fitted([])
+    merged.merge([fitted(healthy[1:]).state_dict(), fitted(healthy[:1]).state_dict()])
+    whole, image = fitted(healthy), images(8, 8)
+    held = [sum(buffer.numel() for buffer in fitted(healthy[:count]).buffers()) for count in (2, 4)]
+    assert held[0] == held[1], "whatever the number of images"
+    for network in (whole, resumed, merged):
+        network.finish()
+    expected = whole.predict(image)
+    for found, exact in ((resumed.predict(image), True), (merged.predict(image), name == "bank")):
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(one, other, rtol=0 if exact else 1e-5, atol=0 if exact else 1e-5)
 
 
 @pytest.mark.parametrize("name", HEADS)
