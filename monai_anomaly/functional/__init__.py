@@ -26,7 +26,7 @@ from .deformation import push_exponent, radial_factor
 from .diffusion import denoising_step, diffusion_times, min_snr_weight, noise_of_velocity, shifted_by_content
 from .errors import feature_error, l1_error, l2_error, ssim_error, variance_weighted_error
 from .feature_errors import direction_error, feature_ssim_error, value_error
-from .feature_grid import to_grid
+from .feature_grid import local_mean, to_grid
 from .foreground import holds_signal
 from .labelling import (
     binary_label,
@@ -42,6 +42,7 @@ from .moments import Moments, ledoit_wolf_share, merge_moments, moments_of
 from .noise import coarse_field, coarse_noise, fractal_noise, gradient_noise
 from .patches import patchify, unpatchify
 from .pseudo_labels import PseudoLabels, Purity, pseudo_labels, purity
+from .published_patches import published_patches
 from .quantization import from_nibbles, to_nibbles
 from .reduction import max_score, mean_score, top_fraction_score
 from .regions import per_region_overlap, region_weights
@@ -100,6 +101,7 @@ __all__ = [
     "l1_error",
     "l2_error",
     "ledoit_wolf_share",
+    "local_mean",
     "logistic_label",
     "lowest_distinct",
     "lowest_vectors",
@@ -123,6 +125,7 @@ __all__ = [
     "poisson_blend_boxes",
     "precision_recall_curve",
     "pseudo_labels",
+    "published_patches",
     "purity",
     "push_exponent",
     "radial_factor",

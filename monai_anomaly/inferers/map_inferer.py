@@ -103,10 +103,10 @@ class MapInferer(Inferer):
 
     Args:
         reduction: from a map (B, 1, *S) to scores (B, 1), where the network gives no score of its own; the mean in DDAD
-            and AMAE.
+            and AMAE. None: the network gives one.
     """
 
-    def __init__(self, reduction: Callable[[Tensor], Tensor] = mean_score) -> None:
+    def __init__(self, reduction: Callable[[Tensor], Tensor] | None = mean_score) -> None:
         super().__init__()
         self.reduction = reduction
 
@@ -119,6 +119,9 @@ class MapInferer(Inferer):
                 there are such.
             args: not used; the interface of MONAI's inferers has them.
             kwargs: not used.
+
+        Raises:
+            ValueError: when the network gives no score and there is no ``reduction``.
         """
         asked: Any = unwrap(network)
         return _predict(asked, asked, inputs, self.reduction)
@@ -132,7 +135,7 @@ class _Map(Protocol):
 
 
 def _predict(
-    network: _Map, switched: nn.Module, image: Tensor, reduction: Callable[[Tensor], Tensor]
+    network: _Map, switched: nn.Module, image: Tensor, reduction: Callable[[Tensor], Tensor] | None
 ) -> dict[str, Tensor]:
     # evaluation mode, because batch statistics would make an image's score depend on its neighbors in the batch; of the
     # given network, because a map made around it is new and knows nothing of the mode to return to
@@ -140,4 +143,8 @@ def _predict(
     with eval_mode(switched), torch.autocast(image.device.type, enabled=False):
         output = network.predict(plain_tensor(image).float())
         fields = {name: value.float() for name, value in output._asdict().items()}
+        if Keys.SCORE in fields:
+            return fields
+        if reduction is None:
+            raise ValueError(f"{type(network).__name__} gives no score of its own: give a reduction of its map.")
         return {Keys.SCORE: reduction(fields[Keys.MAP])} | fields

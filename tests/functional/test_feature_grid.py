@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from monai_anomaly.functional import to_grid
+from monai_anomaly.functional import local_mean, to_grid
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -41,6 +42,43 @@ def test_an_axis_that_shrinks_is_averaged_where_another_one_grows() -> None:
     grid = to_grid([random(1, 2, 8, 3)], (4, 6))
     pooled = F.avg_pool2d(random(1, 2, 8, 3), (2, 1))
     torch.testing.assert_close(grid, F.interpolate(pooled, (4, 6), mode="bilinear", align_corners=False))
+
+
+def slow_mean(features: torch.Tensor, place: tuple[int, ...], reach: int) -> torch.Tensor:
+    """Roth et al. 2022, Eqs. 1 and 2: the mean over the neighborhood of a place of one image (C, *S)."""
+    around = [slice(max(0, index - reach), index + reach + 1) for index in place]
+    return features[(slice(None), *around)].flatten(1).mean(1)
+
+
+@pytest.mark.parametrize("size", [(6,), (5, 4), (4, 5, 3), (1, 2), (2, 1, 2)])
+@pytest.mark.parametrize("neighborhood", [1, 3, 5])
+def test_the_mean_of_the_neighborhood_is_that_of_the_paper(size: tuple[int, ...], neighborhood: int) -> None:
+    features = random(2, 3, *size)
+    found = local_mean(features, neighborhood)
+    for image in range(2):
+        for place in itertools.product(*map(range, size)):
+            expected = slow_mean(features[image], place, neighborhood // 2)
+            torch.testing.assert_close(found[(image, slice(None), *place)], expected)
+
+
+def test_the_gradient_of_a_mean_of_the_neighborhood() -> None:
+    features = random(1, 2, 3, 4).double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda given: local_mean(given, 3), features)
+
+
+def test_neighborhoods_are_those_of_each_map_and_are_taken_before_the_grid() -> None:
+    fine, coarse = random(2, 3, 8, 8), random(2, 4, 2, 2, seed=1)
+    found = to_grid([fine, coarse], (4, 4), neighborhood=3)
+    assert torch.equal(found, to_grid([local_mean(fine, 3), local_mean(coarse, 3)], (4, 4)))
+    assert torch.equal(to_grid([fine, coarse], (4, 4), neighborhood=1), to_grid([fine, coarse], (4, 4)))
+
+
+@pytest.mark.parametrize("neighborhood", [0, 4])
+def test_a_neighborhood_without_a_middle_is_refused(neighborhood: int) -> None:
+    with pytest.raises(
+        ValueError, match=f"neighborhood must be an odd number of places, at least 1, got {neighborhood}"
+    ):
+        to_grid([random(1, 2, 3, 3)], (3, 3), neighborhood=neighborhood)
 
 
 def test_each_layer_has_the_same_say() -> None:

@@ -155,12 +155,18 @@ def test_a_score_of_the_network_itself_is_the_score() -> None:
     assert all(value.dtype == torch.float32 for value in result.values())
     assert torch.equal(result["score"], IMAGE[:, :1, 0, 0])
     assert torch.equal(result["anomaly_map"], IMAGE.mean(1, keepdim=True))
+    assert torch.equal(MapInferer(None)(IMAGE, network)["score"], result["score"])
 
 
 def test_without_one_the_map_is_reduced_as_asked() -> None:
     network = EnsembleMap(_ensemble(), "unc")
     result = MapInferer(max_score)(IMAGE, network)
     torch.testing.assert_close(result["score"], result["anomaly_map"].flatten(1).amax(1, keepdim=True))
+
+
+def test_without_a_score_nor_a_reduction_there_is_nothing_to_say() -> None:
+    with pytest.raises(ValueError, match="EnsembleMap gives no score of its own: give a reduction"):
+        MapInferer(None)(IMAGE, EnsembleMap(_ensemble(), "unc"))
 
 
 def test_unknown_score() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from .atrous_pyramid import AtrousPyramid
 from .coupling_flow import CouplingFlow
+from .embedding_gaussian import EmbeddingGaussian
 from .ensemble import NetworkEnsemble
 from .feature_extractor import FeatureExtractor
 from .feature_learner import FeatureLearner, map_shapes
@@ -30,6 +31,7 @@ __all__ = [
     "AutoencoderOutput",
     "CouplingFlow",
     "DenoisingOutput",
+    "EmbeddingGaussian",
     "EnsembleOutput",
     "FeatureExtractor",
     "FeatureLearner",

@@ -138,9 +138,12 @@ class MemoryBank(FittedHead):
 
     def forward(self, features: Tensor) -> Tensor:
         """Distances (B, 1, *G) of features (B, D, *G), or (B, 1) of (B, D)."""
-        distances, _ = self._nearest(features)
-        distances = distances if self.compat is None else distances.square()
-        return distances.reshape(features.shape[0], 1, *features.shape[2:])
+        return self._on_grid(self._nearest(features)[0], features)
+
+    def scored(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """What ``forward`` and ``image_score`` give, after one search."""
+        distances, index = self._nearest(features)
+        return self._on_grid(distances, features), self._reweighted(features, distances, index)
 
     def image_score(self, features: Tensor) -> Tensor:
         """Score of whole images (B, 1): that of the worst place q, re-weighted by how sparse the bank is around it.
@@ -148,7 +151,14 @@ class MemoryBank(FittedHead):
         ``(1 - exp|q - m| / sum_k exp|q - m_k|) |q - m|`` (Eq. 7) with m nearest to q and m_k the b vectors of the bank
         nearest to m, m itself among them. With ``num_neighbors`` 0, or ``compat``, the largest distance.
         """
-        distances, index = self._nearest(features)
+        return self.scored(features)[1]
+
+    def _on_grid(self, distances: Tensor, features: Tensor) -> Tensor:
+        distances = distances if self.compat is None else distances.square()
+        return distances.reshape(features.shape[0], 1, *features.shape[2:])
+
+    def _reweighted(self, features: Tensor, distances: Tensor, index: Tensor) -> Tensor:
+        """Score (B, 1), from the distances (B, N) of all places and what is nearest to them."""
         worst, place = distances.max(dim=1, keepdim=True)  # (B, 1)
         if self.compat is not None:
             return worst.square()

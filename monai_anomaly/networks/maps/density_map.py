@@ -7,16 +7,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
-import torch.nn.functional as F
 from monai.networks.layers import gaussian_1d, separable_filtering
 from torch import Tensor, nn
 
 from ...functional.errors import enlarged
-from ...functional.feature_grid import to_grid
+from ...functional.feature_grid import local_mean, to_grid
+from ...functional.published_patches import published_patches
 from ...utils import accept_only_whole_weights
 from ..blocks.fitted_head import FittedHead
+from .classifier_map import ScoredMapOutput
 
 _HEAD = "head."
+# Numbers of a vector in the published code of PatchCore.
+_PUBLISHED_CHANNELS = 1024
 
 
 class DensityOutput(NamedTuple):
@@ -44,9 +47,16 @@ class DensityMap(nn.Module):
             none. At the border the mean is of those that there are.
         blur: standard deviation, in pixels of the image, of a Gaussian that the enlarged map is blurred with, at the
             border with the outermost values going on; 0: none. PaDiM and PatchCore have 4.
+        neighborhood: places of each feature map that it is averaged over before it is brought to the grid, an odd
+            number, see :func:`monai_anomaly.functional.to_grid`; 3 in PatchCore; 1 (default): none.
+        own_score: whether :meth:`predict` gives the head's score of whole images too, which is not made of the map
+            (``scored`` of :class:`monai_anomaly.networks.blocks.MemoryBank`, ``EmbeddingGaussian``); default False.
+        compat: None (default), or "patchcore" for the features of its published code
+            (:func:`monai_anomaly.functional.published_patches`).
 
     Raises:
-        ValueError: when ``smoothing`` is even or below 1, ``blur`` negative, or ``grid`` has no place.
+        ValueError: when ``smoothing`` or ``neighborhood`` is even or below 1, ``blur`` negative, ``grid`` has no place,
+            ``compat`` is unknown or does not go with ``unit_length``, or the head has no score of its own.
 
     Reference:
         The shape is that of T. Defard, A. Setkov, A. Loesch, R. Audigier: "PaDiM: a Patch Distribution Modeling
@@ -74,10 +84,22 @@ class DensityMap(nn.Module):
         unit_length: bool = False,
         smoothing: int = 1,
         blur: float = 0.0,
+        neighborhood: int = 1,
+        own_score: bool = False,
+        compat: str | None = None,
     ) -> None:
         super().__init__()
-        if smoothing < 1 or smoothing % 2 == 0:
-            raise ValueError(f"smoothing must be an odd number of places, at least 1, got {smoothing}.")
+        for name, places in (("smoothing", smoothing), ("neighborhood", neighborhood)):
+            if places < 1 or places % 2 == 0:
+                raise ValueError(f"{name} must be an odd number of places, at least 1, got {places}.")
+        if compat not in (None, "patchcore") or (compat and unit_length):
+            given = f"{compat!r} and unit_length={unit_length}"
+            raise ValueError(f"compat must be None, or 'patchcore' without unit_length, got {given}.")
+        if own_score and not hasattr(head, "scored"):
+            raise ValueError(
+                f"own_score must be False for a {type(head).__name__}, which has no score of whole images: take a "
+                "MemoryBank or an EmbeddingGaussian."
+            )
         if blur < 0:
             raise ValueError(f"blur must be 0 or more pixels, got {blur}.")
         self.grid = list(grid)
@@ -88,14 +110,19 @@ class DensityMap(nn.Module):
         self.extractor = extractor
         self.head = head
         self.unit_length = unit_length
-        self.smoothing = smoothing
+        self.smoothing, self.neighborhood = smoothing, neighborhood
+        self.own_score, self.compat = own_score, compat
         if isinstance(head, FittedHead) and hasattr(extractor, "num_channels"):
-            head.allocate(sum(cast(Any, extractor).num_channels), self.grid)
+            joined = sum(cast(Any, extractor).num_channels) if compat is None else _PUBLISHED_CHANNELS
+            head.allocate(joined, self.grid)
         self.register_buffer("kernel", gaussian_1d(torch.tensor(float(blur))) if blur else None, persistent=False)
 
     def features(self, image: Tensor) -> Tensor:
         """Features (B, D, *G) of images (B, C, *S) on the grid."""
-        return to_grid(self.extractor(image), self.grid, self.unit_length)
+        maps = self.extractor(image)
+        if self.compat is not None:
+            return published_patches(maps, self.grid, self.neighborhood, _PUBLISHED_CHANNELS)
+        return to_grid(maps, self.grid, self.unit_length, self.neighborhood)
 
     @torch.no_grad()
     def fit_batch(self, image: Tensor) -> None:
@@ -116,18 +143,26 @@ class DensityMap(nn.Module):
         cast(Any, self.head).finish()
 
     @torch.no_grad()
-    def predict(self, image: Tensor) -> DensityOutput:
-        """Map of images (B, C, *S), by a name; NaN, as the features of a network without weights, before the fit."""
+    def predict(self, image: Tensor) -> DensityOutput | ScoredMapOutput:
+        """Map of images (B, C, *S), with ``own_score`` the head's score too, by name.
+
+        NaN, as the features of a network without weights, before the fit.
+        """
         if isinstance(self.head, FittedHead) and not self.head._is_finished:
-            return DensityOutput(torch.full_like(image[:, :1], torch.nan))
-        distance = self.head(self.features(image))
-        if self.smoothing > 1:
-            pool = F.avg_pool2d if distance.ndim == 4 else F.avg_pool3d
-            distance = pool(distance, self.smoothing, 1, self.smoothing // 2, count_include_pad=False)
-        distance = enlarged(distance, image.shape[2:])
+            unknown = torch.full_like(image[:, :1], torch.nan)
+            return ScoredMapOutput(unknown, unknown.flatten(1)[:, :1]) if self.own_score else DensityOutput(unknown)
+        features = self.features(image)
+        if not self.own_score:
+            return DensityOutput(self._to_image(self.head(features), image))
+        distance, score = cast(Any, self.head).scored(features)
+        return ScoredMapOutput(self._to_image(distance, image), score)
+
+    def _to_image(self, distance: Tensor, image: Tensor) -> Tensor:
+        """Distances (B, 1, *G) as a map (B, 1, *S)."""
+        distance = enlarged(local_mean(distance, self.smoothing), image.shape[2:])
         if self.kernel is not None:
             distance = separable_filtering(distance, [cast(Tensor, self.kernel)] * (image.ndim - 2), mode="replicate")
-        return DensityOutput(distance)
+        return distance
 
     def forward(self, image: Tensor) -> Tensor:
         """Map (B, 1, *S) of images (B, C, *S)."""

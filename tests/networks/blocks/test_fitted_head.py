@@ -12,7 +12,14 @@ import pytest
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from monai_anomaly.networks.blocks import FittedHead, GaussianHead, KernelDensity, MemoryBank, PlaceMemory
+from monai_anomaly.networks.blocks import (
+    EmbeddingGaussian,
+    FittedHead,
+    GaussianHead,
+    KernelDensity,
+    MemoryBank,
+    PlaceMemory,
+)
 
 MAKERS: dict[str, Callable[[], FittedHead]] = {
     "place": lambda: PlaceMemory(size=6, window=1, projected=4, bits=16),
@@ -21,6 +28,7 @@ MAKERS: dict[str, Callable[[], FittedHead]] = {
     "place, greedy": lambda: PlaceMemory(size=6, window=1, projected=4, selection="greedy", bits=16),
     "Gaussian": lambda: GaussianHead(num_features=5),
     "Gaussian, shrunk": lambda: GaussianHead(shrinkage="ledoit_wolf"),
+    "Gaussian of embeddings": EmbeddingGaussian,
     "bank": lambda: MemoryBank(size=20, max_candidates=60, projected=4),
     "bank, as published": lambda: MemoryBank(size=20, max_candidates=60, projected=4, compat="patchcore"),
     "density": lambda: KernelDensity(bandwidth=0.7, size=9),
@@ -168,6 +176,18 @@ def test_one_image_does_not_depend_on_the_others_of_its_batch(name: str) -> None
     torch.testing.assert_close(head(queries), alone, rtol=1e-5, atol=1e-6)
 
 
+TRACED = [
+    "place",
+    "place, four bits",
+    "place, Euclidean",
+    "Gaussian",
+    "Gaussian of embeddings",
+    "bank",
+    "density",
+    "image score",
+]
+
+
 class ImageScore(torch.nn.Module):
     def __init__(self, head: MemoryBank) -> None:
         super().__init__()
@@ -178,9 +198,7 @@ class ImageScore(torch.nn.Module):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(
-    "name", ["place", "place, four bits", "place, Euclidean", "Gaussian", "bank", "density", "image score"]
-)
+@pytest.mark.parametrize("name", TRACED)
 def test_it_is_traced_and_exported_for_any_batch_size(name: str) -> None:
     scores = name == "image score"
     name = "bank" if scores else name

@@ -97,6 +97,13 @@ def test_image_score_is_that_of_the_paper(neighbors: int) -> None:
     torch.testing.assert_close(plain.image_score(images)[:, 0], plain(images).flatten(1).amax(1))
 
 
+def test_one_search_gives_distances_and_score() -> None:
+    bank, images = random(30, 4), random(3, 4, 3, 3, seed=1)
+    for memory in (holding(bank), fitted(MemoryBank(compat="patchcore"), bank)):
+        distances, score = memory.scored(images)
+        assert torch.equal(distances, memory(images)) and torch.equal(score, memory.image_score(images))
+
+
 def test_equidistant_neighbors_weigh_alike_however_far_they_are() -> None:
     bank = torch.eye(4)
     for scale in (1.0, 1000.0):

@@ -11,8 +11,9 @@ import torch
 from scipy import ndimage
 from torch import Tensor, nn
 
+from monai_anomaly.functional import local_mean, published_patches
 from monai_anomaly.inferers import MapInferer
-from monai_anomaly.networks.blocks import PlaceMemory
+from monai_anomaly.networks.blocks import EmbeddingGaussian, FittedHead, MemoryBank, PlaceMemory
 from monai_anomaly.networks.maps import DensityMap
 
 DRAW = torch.Generator().manual_seed(0)
@@ -130,9 +131,86 @@ def test_the_inferer_gives_map_and_score() -> None:
     torch.testing.assert_close(result["score"][:, 0], result["anomaly_map"].flatten(1).mean(1))
 
 
+@pytest.mark.parametrize("size", [(8, 8), (8, 8, 8)])
+def test_features_know_their_neighborhood(size: tuple[int, ...]) -> None:
+    image = images(*size)
+    network = DensityMap(Edges(), Largest(), grid=size, neighborhood=3)
+    fine, coarse = network.extractor(image)
+    found = network.features(image)
+    torch.testing.assert_close(found[:, :2], local_mean(fine, 3))
+    enlarged = nn.functional.interpolate(
+        local_mean(coarse, 3), size, mode="bilinear" if len(size) == 2 else "trilinear", align_corners=False
+    )
+    torch.testing.assert_close(found[:, 2:], enlarged)
+
+
+def test_features_of_the_published_patch_memory() -> None:
+    network = DensityMap(Edges(), MemoryBank(compat="patchcore"), grid=[4, 4], neighborhood=3, compat="patchcore")
+    image = images(8, 8)
+    expected = published_patches(network.extractor(image), [4, 4], 3, 1024)
+    assert torch.equal(network.features(image), expected)
+    network.fit_batch(image)
+    network.finish()
+    assert network.head.bank.shape == (4096, 1024) and bool((network(image) == 0).all())
+
+
+HEADS = {"bank": lambda: MemoryBank(size=9, max_candidates=20, num_neighbors=3), "Gaussian": EmbeddingGaussian}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_fit_that_goes_on_and_one_that_is_shared_end_as_an_unbroken_one(name: str) -> None:
+    def fitted(batches: Sequence[Tensor], before: Mapping[str, Tensor] | None = None) -> DensityMap:
+        network = DensityMap(Edges(), HEADS[name](), grid=[4, 4], neighborhood=3, own_score=True)
+        if before is not None:
+            network.load_state_dict(before)
+        for batch in batches:
+            network.fit_batch(batch)
+        return network
+
+    healthy = images(8, 8, count=12).split(3)
+    resumed, merged = fitted(healthy[2:], fitted(healthy[:2]).state_dict()), fitted([])
+    merged.merge([fitted(healthy[1:]).state_dict(), fitted(healthy[:1]).state_dict()])
+    whole, image = fitted(healthy), images(8, 8)
+    held = [sum(buffer.numel() for buffer in fitted(healthy[:count]).buffers()) for count in (2, 4)]
+    assert held[0] == held[1], "whatever the number of images"
+    for network in (whole, resumed, merged):
+        network.finish()
+    expected = whole.predict(image)
+    for found, exact in ((resumed.predict(image), True), (merged.predict(image), name == "bank")):
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(one, other, rtol=0 if exact else 1e-5, atol=0 if exact else 1e-5)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_the_head_s_own_score_is_given_where_it_is_asked_for(name: str) -> None:
+    head: FittedHead = HEADS[name]()
+    network = DensityMap(Edges(), head, grid=[4, 4], neighborhood=3, blur=1.0, own_score=True)
+    image = images(8, 8)
+    before = MapInferer(None)(image, network)
+    assert before["score"].shape == (3, 1) and bool(before["score"].isnan().all()), "before the fit nothing is known"
+    for _ in range(3):
+        network.fit_batch(images(8, 8))
+    network.finish()
+    own = MapInferer(None)(image, network)
+    torch.testing.assert_close(own["score"], head.scored(network.features(image))[1])
+    network.own_score = False
+    reduced = MapInferer()(image, network)
+    torch.testing.assert_close(own["anomaly_map"], reduced["anomaly_map"])
+    torch.testing.assert_close(reduced["score"][:, 0], reduced["anomaly_map"].flatten(1).mean(1))
+    assert not torch.allclose(own["score"], reduced["score"], rtol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("wrong", "reason"),
-    [({"smoothing": 2}, "smoothing must be an odd"), ({"blur": -1.0}, "blur must be 0"), ({"grid": []}, "one place")],
+    [
+        ({"smoothing": 2}, "smoothing must be an odd"),
+        ({"neighborhood": 0}, "neighborhood must be an odd"),
+        ({"blur": -1.0}, "blur must be 0"),
+        ({"grid": []}, "one place"),
+        ({"compat": "padim"}, "compat must be None, or 'patchcore' without unit_length, got 'padim' and"),
+        ({"compat": "patchcore", "unit_length": True}, "got 'patchcore' and unit_length=True"),
+        ({"own_score": True}, "own_score must be False for a Largest"),
+    ],
 )
 def test_what_is_out_of_range_is_refused(wrong: dict, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
