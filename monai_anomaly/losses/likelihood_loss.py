@@ -17,7 +17,7 @@ class LikelihoodLoss(ReducedLoss):
     ``sum over layers, mean over places of -log(1 / (1 + exp(-l)))`` with the log-likelihood l, divided by the number of
     channels, for each image.
 
-    Differs from the paper, whose loss is ``-l`` itself (Section 4, from Eq. 5): its published code and the study of
+    Differs from the paper, whose loss is ``-l`` itself: its published code and the study of
     Lagogiannis et al., IEEE TMI 2023, have the logistic function around it, by which places that are likely already
     count little. ``form="likelihood"`` leaves it out.
 

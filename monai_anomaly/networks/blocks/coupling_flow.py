@@ -30,7 +30,7 @@ class CouplingFlow(nn.Module):
         clamp: bound of the logarithm of a scale, positive; default 1.9, as in CFLOW.
         seed: of the orders.
         recompute: whether a training keeps what goes into each block alone and makes the rest anew for the gradient:
-            the same numbers, about a tenth of the memory, a third more time. Default False.
+            the same numbers in less memory and more time. Default False.
 
     Raises:
         ValueError: when FrEIA is not installed, or an argument is outside its range.
