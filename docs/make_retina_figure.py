@@ -1,9 +1,9 @@
 # Copyright (c) monai_anomaly contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Make the picture of `make demo`: retinas of the embedded sample, found, missed, and alarmed at without a reason.
+"""Make the picture of ``make demo``: embedded retinas whose lesions are found, and missed, and healthy ones.
 
-Reads the weights and the threshold of the demo (the 95th percentile of the scores of healthy validation images). Which images
-are shown follows from their scores, none is picked by hand; on which side of the threshold each lies stands above it.
+Reads the weights and the threshold of the demo (the 95th percentile of the scores of healthy validation images). Which
+images are shown follows from their scores, none is picked by hand; what became of each stands above it.
 """
 
 from __future__ import annotations
@@ -94,9 +94,8 @@ def main() -> None:
     items = score_images(options.run)
     threshold = json.loads((options.run / "metrics.json").read_text("utf-8"))["working_point"]["threshold"]
     values = torch.cat([item["anomaly_map"].flatten() for item in items]).numpy()
-    draw(
-        choose(items, threshold), (float(np.quantile(values, 0.005)), float(np.quantile(values, 0.995))), options.output
-    )
+    span = (float(np.quantile(values, 0.005)), float(np.quantile(values, 0.995)))
+    draw(choose(items, threshold), span, options.output)
     print(options.output)
 
 
