@@ -8,10 +8,17 @@ absolute = $(if $(filter /%,$(1)),$(1),$(CURDIR)/$(1))
 BIN := $(call absolute,$(VENV))/bin
 PIP_INSTALL := "$(BIN)/python" -m pip install --disable-pip-version-check -c constraints.txt
 
-DEMO_BUNDLE ?= d2ue_ae
-DEMO_EPOCHS ?= 60
-# another bundle or length is another run: it gets a folder of its own
-DEMO_DIR ?= runs/demo$(if $(filter-out d2ue_ae,$(DEMO_BUNDLE)),-$(DEMO_BUNDLE))$(if $(filter-out 60,$(DEMO_EPOCHS)),-$(DEMO_EPOCHS))
+# What `make demo` shows: retina, lesions of the embedded retinas that a pre-trained network finds and misses; d2ue, an
+# ensemble trained on the embedded radiographs. Each has a bundle, a sample and a number of epochs.
+DEMO ?= retina
+demo_retina := aligned_memory retina 1
+demo_d2ue := d2ue_ae radiographs 60
+demo_part = $(word $(1),$(demo_$(DEMO)))
+DEMO_BUNDLE ?= $(call demo_part,1)
+DEMO_EPOCHS ?= $(call demo_part,3)
+# another choice is another run: it gets a folder of its own
+demo_new = $(if $(filter-out $(2),$(1)),-$(1))
+DEMO_DIR ?= runs/demo$(call demo_new,$(DEMO),retina)$(call demo_new,$(DEMO_BUNDLE),$(call demo_part,1))$(call demo_new,$(DEMO_EPOCHS),$(call demo_part,3))
 TEST_JOBS ?= 2
 PYTEST_ARGS ?=
 
@@ -46,11 +53,12 @@ setup: $(VENV)/.installed-dev  ## make .venv with the package (editable) and all
 
 # --- what a newcomer runs ---------------------------------------------------------------------------------------------------
 
-demo: $(VENV)/.installed  ## train and evaluate a small ensemble on the embedded sample, write runs/demo
+demo: $(VENV)/.installed-features  ## find lesions in the embedded retinas, write runs/demo (DEMO=d2ue: train on radiographs)
+	$(if $(demo_$(DEMO)),,$(error DEMO must be retina or d2ue, got '$(DEMO)'))
 	cd bundles/$(DEMO_BUNDLE) && "$(BIN)/python" -m monai.bundle run --config_file configs/train.json \
-		--output_dir "$(call absolute,$(DEMO_DIR))" --max_epochs $(DEMO_EPOCHS)
+		--dataset_dir#name $(call demo_part,2) --output_dir "$(call absolute,$(DEMO_DIR))" --max_epochs $(DEMO_EPOCHS)
 	cd bundles/$(DEMO_BUNDLE) && "$(BIN)/python" -m monai.bundle run --config_file "['configs/train.json','configs/evaluate.json']" \
-		--output_dir "$(call absolute,$(DEMO_DIR))"
+		--dataset_dir#name $(call demo_part,2) --output_dir "$(call absolute,$(DEMO_DIR))"
 	@echo "Open $(DEMO_DIR)/report.html in a browser; the figures are in metrics.json and scores.csv beside it."
 
 test: $(VENV)/.installed-test  ## run the whole test suite (PYTEST_ARGS="-k cka" for a part of it)

@@ -156,7 +156,7 @@ def test_wheel_holds_every_file_of_the_package(wheel: Path) -> None:
     assert found == expected
     assert len(licences) == 1
     assert "monai_anomaly/py.typed" in found
-    for folder in ("bundle/recipes", "bundle/schema", "data/sample", "visualize/templates"):
+    for folder in ("bundle/recipes", "bundle/schema", "data/sample", "data/sample_retina", "visualize/templates"):
         assert any(name.startswith(f"monai_anomaly/{folder}/") for name in found), folder
 
 

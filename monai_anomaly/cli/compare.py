@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..bundle.recipe_names import recipe_names
-from .runs import as_written, is_bundle_folder, training_configurations
+from .runs import add_images, as_written, is_bundle_folder, training_configurations, use_sample
 
 if TYPE_CHECKING:
     from ..benchmark.comparison import Method
@@ -48,8 +48,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     add = parser.add_argument
     add("bundles", nargs="+", metavar="BUNDLE", help=f"folders of bundles, or names: {', '.join(recipe_names())}")
     add("--output-dir", required=True, metavar="DIR", help="everything that is written; comparison.html is the page")
-    add("--datalist", metavar="FILE", help="your images (default: the embedded sample)")
-    add("--dataset-dir", metavar="DIR", help="folder its paths are relative to (default: that of the datalist)")
+    add_images(parser)
     add(
         "--seeds",
         nargs="+",
@@ -69,6 +68,7 @@ def _compare(options: argparse.Namespace, settings: Sequence[str]) -> int:
     from ..benchmark.plan import plan
     from ..benchmark.runner import command, run_matrix
 
+    use_sample(options)
     output = Path(options.output_dir).resolve()
     methods = [_method(bundle, output / "bundles") for bundle in options.bundles]
     matrix = comparison_matrix(methods, options.datalist, options.dataset_dir, options.seeds, _values(settings))

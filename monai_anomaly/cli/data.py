@@ -27,6 +27,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m monai_an
     _add_convert_folder(commands)
     _add_validate(commands)
     _add_phantom(commands)
+    _add_sample(commands)
     _add_unlabeled(commands)
     _add_audit(commands)
     options = parser.parse_args(arguments)
@@ -169,6 +170,18 @@ def _run_phantom(options: argparse.Namespace) -> None:
     from ..data.phantom import make_phantom
 
     print(make_phantom(options.folder, options.spatial_dims, options.size, seed=options.seed))
+
+
+def _add_sample(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("sample", help="print the folder of an embedded sample")
+    parser.add_argument("name", nargs="?", default="radiographs", help="radiographs (default) or retina")
+    parser.set_defaults(run=_run_sample)
+
+
+def _run_sample(options: argparse.Namespace) -> None:
+    from ..data.sample_data import sample_dir
+
+    print(sample_dir(options.name))
 
 
 def _add_unlabeled(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

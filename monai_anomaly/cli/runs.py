@@ -53,10 +53,7 @@ def _parser(prog: str, description: str) -> argparse.ArgumentParser:
         help=f"a bundle's folder, or a name; its bundle is then made in DIR/{_BUNDLES}: {', '.join(recipe_names())}",
     )
     parser.add_argument("--output-dir", required=True, metavar="DIR", help="everything that is written")
-    parser.add_argument("--datalist", metavar="FILE", help="your images (default: the embedded sample)")
-    parser.add_argument(
-        "--dataset-dir", metavar="DIR", help="folder its paths are relative to (default: that of the datalist)"
-    )
+    add_images(parser)
     parser.add_argument(
         "--config", nargs="+", default=[], metavar="NAME", help="more configurations of the bundle, such as paper"
     )
@@ -70,6 +67,26 @@ def _parser(prog: str, description: str) -> argparse.ArgumentParser:
         help="print the command and, of a training, what each step would cost; run nothing",
     )
     return parser
+
+
+def add_images(parser: argparse.ArgumentParser) -> None:
+    """The options that say which images are meant."""
+    add = parser.add_argument
+    add("--datalist", metavar="FILE", help="your images (default: the embedded radiographs)")
+    add("--dataset-dir", metavar="DIR", help="folder its paths are relative to (default: that of the datalist)")
+    add("--sample", metavar="NAME", help="or an embedded sample: radiographs, retina")
+
+
+def use_sample(options: argparse.Namespace) -> None:
+    """Put the datalist and the folder of the embedded sample, where one is named, into the options."""
+    if options.sample is None:
+        return
+    if options.datalist or options.dataset_dir:
+        raise ValueError("--sample has a datalist and a folder of its own: leave out --datalist and --dataset-dir")
+    from ..data.sample_data import sample_dir
+
+    options.dataset_dir = sample_dir(options.sample)
+    options.datalist = os.path.join(options.dataset_dir, "datalist.json")
 
 
 def _run(arguments: Sequence[str], parser: argparse.ArgumentParser, kind: str) -> int:
@@ -100,6 +117,7 @@ def as_written(argument: str) -> str:
 
 def _command(options: argparse.Namespace, kind: str, settings: Sequence[str]) -> list[str]:
     """Arguments of ``python -m monai.bundle``; a bundle that is given by name is made."""
+    use_sample(options)
     bundle = _bundle_folder(options.bundle, options.output_dir)
     names = _configurations(bundle, kind, options.config, settings)
     files = [str(bundle / "configs" / f"{name}.json") for name in names]

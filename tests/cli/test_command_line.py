@@ -52,7 +52,9 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 SUBCOMMANDS = {
-    "data": [[name] for name in ("convert-csv", "convert-folder", "validate", "phantom", "unlabeled", "audit")],
+    "data": [
+        [name] for name in ("convert-csv", "convert-folder", "validate", "phantom", "sample", "unlabeled", "audit")
+    ],
     "bundle": [[name] for name in ("lint", "verify", "schema", "build", "create", "pack")],
     "benchmark": [["run"], ["table"], ["job"]],
 }
@@ -141,6 +143,23 @@ def test_what_was_trained_is_evaluated(
 ) -> None:
     words = printed(["evaluate", *options, "--output-dir", str(tmp_path)], capsys)
     assert [words[i + 1] for i, word in enumerate(words) if word == "--score"] == ([score] if score else [])
+
+
+def test_an_embedded_sample_is_named_by_one_word(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "sample", "retina"]) == 0
+    folder = capsys.readouterr().out.strip()
+    assert Path(folder).name == "sample_retina"
+    for command in ("train", "evaluate", "infer"):
+        words = printed([command, "ae", "--sample", "retina", "--output-dir", str(tmp_path)], capsys)
+        given = dict(zip(words[4::2], words[5::2], strict=True))
+        assert (given["--datalist"], given["--dataset_dir"]) == (f"{folder}/datalist.json", folder), command
+        assert "--sample" not in given
+    output = ["--output-dir", str(tmp_path), "--dry-run"]
+    assert main(["compare", "ae", "aeu", "--sample", "retina", *output]) == 0
+    assert f"--dataset_dir {folder}" in capsys.readouterr().out
+    for wrong, reason in ((["--sample", "brain"], "got 'brain'"), (["--sample", "retina", "--datalist", "x"], "own")):
+        assert main(["train", "ae", *wrong, *output]) == 2
+        assert reason in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["2024", "1e5", "None", "[1]", "runs 1"])
