@@ -237,17 +237,17 @@ class PlaceMemory(FittedHead):
         reach = [min(self.window, cells - 1) for cells in grid]
         offsets = list(itertools.product(*(range(-cells, cells + 1) for cells in reach)))
         around = [pad for cells in reversed(reach) for pad in (cells, cells)]
-        padded = F.pad(query.movedim(-1, 1), around).flatten(2).transpose(1, 2)  # (B, places with margin, d)
+        padded = F.pad(query.movedim(-1, 1), around).flatten(2).permute(2, 0, 1).contiguous()  # (places, B, d)
         index = _neighbors(grid, reach, offsets).to(query.device)  # (N, steps)
         bank, rest = self.bank[..., : self._used, :].flatten(0, -3), self.rest[..., : self._used].flatten(0, -2)
         parts = []
         for some, codes, lengths in zip(index.split(_CHUNK), bank.split(_CHUNK), rest.split(_CHUNK), strict=True):
-            queries = padded[:, some].transpose(0, 1).flatten(1, 2)  # (n, B * steps, d)
+            queries = padded[some].flatten(1, 2)  # (n, steps * B, d)
             parts.append(self._nearest(queries, self._restored(codes, lengths)))
-        found = torch.cat(parts).unflatten(1, (count, len(offsets))).movedim(0, 1)  # (B, N, steps)
-        best = torch.full_like(found[..., 0].unflatten(1, grid), torch.inf)
+        found = torch.cat(parts).T.unflatten(0, (len(offsets), count)).unflatten(2, grid)  # (steps, B, *G)
+        best = torch.full_like(found[0], torch.inf)
         for step, offset in enumerate(offsets):
-            best = torch.minimum(best, _shifted(found[..., step].unflatten(1, grid), offset))
+            best = torch.minimum(best, _shifted(found[step], offset))
         return best
 
     def _nearest(self, query: Tensor, bank: Tensor) -> Tensor:
