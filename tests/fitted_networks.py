@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from monai.bundle import ConfigParser
-from torch import Tensor, nn
+from torch import Tensor
 
 # what makes such networks small: each recipe reads those that it has
 SMALL_FIT: dict[str, Any] = {"grid": 4, "memory_size": 4, "projected": 16, "num_features": 8}
@@ -55,7 +55,7 @@ def ready(parser: ConfigParser, part: str = "network_def") -> Any:
 
 
 @torch.no_grad()
-def gather(network: nn.Module, images: Tensor) -> None:
-    """Let a network take in the statistics of images that a training gathers."""
-    network.train()(images)
+def gather(network: Any, images: Tensor) -> None:
+    """Let the network of a map take in the statistics of images that a training gathers."""
+    network.network.train()(images)
     network.eval()

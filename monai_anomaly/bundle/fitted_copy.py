@@ -46,6 +46,6 @@ def fit_copy(root: Path, shape: tuple[int, ...], copy: Path) -> None:
         network.finish()
     else:
         with torch.no_grad():
-            network.train()(images)
+            network.network.train()(images)  # what is trained, without the rule that makes a map of it
     shutil.copytree(root, copy, ignore=shutil.ignore_patterns("eval", "runs"))
     save_weights(network.state_dict(), copy / "models" / "model.pt", {})
