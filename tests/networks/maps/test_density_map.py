@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -154,7 +155,10 @@ def test_features_of_the_published_patch_memory() -> None:
     assert network.head.bank.shape == (4096, 1024) and bool((network(image) == 0).all())
 
 
-HEADS = {"bank": lambda: MemoryBank(size=9, max_candidates=20, num_neighbors=3), "Gaussian": EmbeddingGaussian}
+HEADS: dict[str, Callable[[], FittedHead]] = {
+    "bank": lambda: MemoryBank(size=9, max_candidates=20, num_neighbors=3),
+    "Gaussian": EmbeddingGaussian,
+}
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -183,7 +187,7 @@ def test_a_fit_that_goes_on_and_one_that_is_shared_end_as_an_unbroken_one(name: 
 
 @pytest.mark.parametrize("name", HEADS)
 def test_the_head_s_own_score_is_given_where_it_is_asked_for(name: str) -> None:
-    head: FittedHead = HEADS[name]()
+    head: Any = HEADS[name]()
     network = DensityMap(Edges(), head, grid=[4, 4], neighborhood=3, blur=1.0, own_score=True)
     image = images(8, 8)
     before = MapInferer(None)(image, network)
