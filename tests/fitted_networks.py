@@ -58,4 +58,6 @@ def ready(parser: ConfigParser, part: str = "network_def") -> Any:
 def gather(network: Any, images: Tensor) -> None:
     """Let the network of a map take in the statistics of images that a training gathers."""
     network.network.train()(images)
+    if hasattr(network.network, "begin_stage"):
+        network.network.begin_stage(1)
     network.eval()

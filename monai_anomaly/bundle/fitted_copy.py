@@ -47,5 +47,7 @@ def fit_copy(root: Path, shape: tuple[int, ...], copy: Path) -> None:
     else:
         with torch.no_grad():
             network.network.train()(images)  # what is trained, without the rule that makes a map of it
+        if hasattr(network.network, "begin_stage"):
+            network.network.begin_stage(1)  # so that the map is the head's
     shutil.copytree(root, copy, ignore=shutil.ignore_patterns("eval", "runs"))
     save_weights(network.state_dict(), copy / "models" / "model.pt", {})

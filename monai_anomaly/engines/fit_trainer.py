@@ -57,7 +57,7 @@ class FitTrainer(Trainer):
             :class:`monai_anomaly.data.EpochSampler`.
         network: what is fitted; it has ``fit_batch``, ``merge`` and ``finish``, see :class:`Fitted`.
         max_epochs: passes over the images, at least 1; default 1: without random transforms another pass has nothing
-            new to show.
+            new to show, but counts every image again, which changes the shrinkage of a Gaussian.
         prepare_batch: from a batch to input and target; the input is what the network is shown.
         train_handlers: handlers.
         non_blocking: whether the images are moved to the device asynchronously.

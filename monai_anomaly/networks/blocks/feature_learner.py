@@ -25,8 +25,10 @@ class FeatureLearner(nn.Module):
         extractor: from images (B, C, *S) to a list of feature maps, such as :class:`FeatureExtractor`; its
             ``num_channels`` says how many channels each has.
         axes: spatial axes of the images, 2 or 3.
-        standardize: whether each channel is brought to mean 0 and deviation 1 of the training images, which batch
-            normalization without parameters collects; default False.
+        standardize: whether each channel is brought to mean 0 and deviation 1, which batch normalization without
+            parameters collects: while training, of the batch; then the mean over all batches of training images (with
+            several processes, those of the first) of their means and variances, so what differs between batches is
+            left out; default False.
     """
 
     def __init__(self, extractor: nn.Module, axes: int, standardize: bool = False) -> None:

@@ -32,7 +32,7 @@ class MemoryBank(FittedHead):
         size: vectors M of the bank.
         max_candidates: vectors held while fitting, at least ``size``.
         projected: length of the vectors between which the coreset measures; 128 in the paper.
-        num_neighbors: b of the re-weighting in ``image_score``; 0 for none.
+        num_neighbors: b of the re-weighting in ``image_score``; 0 or 1 for none.
         compat: None, or "patchcore" for what the published code does: squared distances, no re-weighting, and first
             distances of the coreset that are the mean of those to ten random candidates which are not in it.
         seed: of priorities and projection.
@@ -149,7 +149,8 @@ class MemoryBank(FittedHead):
         """Score of whole images (B, 1): that of the worst place q, re-weighted by how sparse the bank is around it.
 
         ``(1 - exp|q - m| / sum_k exp|q - m_k|) |q - m|`` (Eq. 7) with m nearest to q and m_k the b vectors of the bank
-        nearest to m, m itself among them. With ``num_neighbors`` 0, or ``compat``, the largest distance.
+        nearest to m, m itself among them. It is the largest distance with ``num_neighbors`` 0 or 1, with ``compat``,
+        and with a bank of one vector, which says nothing of how sparse it is.
         """
         return self.scored(features)[1]
 
@@ -162,7 +163,7 @@ class MemoryBank(FittedHead):
         worst, place = distances.max(dim=1, keepdim=True)  # (B, 1)
         if self.compat is not None:
             return worst.square()
-        if self.num_neighbors == 0:
+        if self.num_neighbors <= 1:
             return worst
         query = (
             features.float()
@@ -174,7 +175,8 @@ class MemoryBank(FittedHead):
         apart = _pairwise(nearest, self.bank).masked_fill(free, torch.inf)
         found, neighbors = apart.topk(min(self.num_neighbors, self.bank.shape[0]), dim=1, largest=False)
         away = (query[:, None] - self.bank[neighbors]).norm(dim=2).masked_fill(found.isinf(), -torch.inf)
-        return worst * (1 - (worst - away.logsumexp(dim=1, keepdim=True)).exp())
+        weight = 1 - (worst - away.logsumexp(dim=1, keepdim=True)).exp()
+        return worst * torch.where(self.num_used > 1, weight, torch.ones_like(weight))
 
     def _nearest(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Distance (B, N) of each place to the nearest vector of the bank, and which one (B, N) that is."""

@@ -73,7 +73,7 @@ class DenoisingOutput(NamedTuple):
     Attributes:
         prediction: feature maps of the student (B, C_i, *S_i), one for each layer.
         target: those of the teacher, of the same shapes.
-        logits: of the head for "abnormal" (B, 1, *S_0); None while the student is trained.
+        logits: of the head for "abnormal", ``(B, 1, *S_0)``; None while the student is trained.
         head_trained: whether the training of the head has begun, of no axes; None while the student is trained.
     """
 

@@ -111,6 +111,10 @@ class DenoisingStudent(nn.Module):
             image: (B, C, *S), in [-1, 1]; corrupted in a training.
             clean: the same without the corruption, which the teacher sees while the student is trained.
         """
+        if self.training and image.shape[0] < 2:
+            raise ValueError(
+                "a training needs batches of two images or more, got one: raise batch_size, or use fewer processes"
+            )
         learns = self.training and int(self.stage) == STUDENT
         target = self.extractor(clean if learns and clean is not None else image)
         if learns:

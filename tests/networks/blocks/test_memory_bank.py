@@ -93,7 +93,12 @@ def test_image_score_is_that_of_the_paper(neighbors: int) -> None:
     memory = holding(bank, num_neighbors=neighbors)
     expected = [slow_score(bank, image.flatten(1).T, neighbors) for image in images]
     assert memory.image_score(images)[:, 0].tolist() == pytest.approx(expected, rel=1e-4)
-    plain = holding(bank, num_neighbors=0)
+
+
+@pytest.mark.parametrize(("count", "neighbors"), [(30, 0), (30, 1), (1, 9)])
+def test_without_neighbors_the_score_is_the_largest_distance(count: int, neighbors: int) -> None:
+    images = random(3, 4, 3, 3, seed=1)
+    plain = holding(random(count, 4), num_neighbors=neighbors)
     torch.testing.assert_close(plain.image_score(images)[:, 0], plain(images).flatten(1).amax(1))
 
 

@@ -166,3 +166,12 @@ def test_what_does_not_fit_is_refused() -> None:
     for widths in ({"width": 0}, {"head_width": 0}):
         with pytest.raises(ValueError, match="width and head_width must be at least 1"):
             DenoisingStudent(SmallExtractor([2], [4]), **widths)
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+def test_one_image_alone_is_refused_before_a_stage_was_trained_in_vain(stage: int) -> None:
+    network, image, clean = small()
+    network.begin_stage(stage)
+    with pytest.raises(ValueError, match="batches of two images or more"):
+        network.train()(image[:1], clean[:1])
+    assert network.eval()(image[:1]).logits is not None
