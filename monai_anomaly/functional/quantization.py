@@ -49,5 +49,5 @@ def from_nibbles(packed: Tensor, mean: Tensor, step: Tensor) -> Tensor:
     Returns:
         (..., d), in the type of the mean.
     """
-    codes = torch.cat([packed % LEVELS, torch.div(packed, LEVELS, rounding_mode="floor")], dim=-1)
+    codes = torch.cat([packed & (LEVELS - 1), packed >> 4], dim=-1)
     return torch.addcmul(mean - step * (LEVELS - 1) / 2, codes[..., : len(mean)].to(mean.dtype), step)
