@@ -18,7 +18,11 @@ from typing import Any
 from environment import ROOT, finish, open_checks, parse_options, read_results, run_inside, write_results
 
 # the SDK imports highdicom, pydicom and SimpleITK with its operators but does not ask for them
-STEPS = [["torch==2.13.0"], ["monai==1.6.1", "monai-deploy-app-sdk==4.0.0", "highdicom", "SimpleITK"], [str(ROOT)]]
+STEPS = [
+    ["torch==2.13.0"],
+    ["monai==1.6.1", "monai-deploy-app-sdk==4.0.0", "highdicom", "SimpleITK"],
+    [f"{ROOT}[features,flows]"],
+]
 SERIES = "series"
 CHECKS = {"picture": "PNG", "slice": "NIfTI slice", "volume": "NIfTI volume", SERIES: "DICOM series"}
 
@@ -55,9 +59,11 @@ def _check(name: str, kind: str, images: dict[str, Path], work_dir: Path) -> str
     import nibabel as nib
     import numpy as np
     from app import AnomalyApp
-    from served_bundles import expected_map, make_bundle, verdict
+    from served_bundles import NOT_ASKED, expected_map, make_bundle, reads_features, verdict
 
     like = "volume" if kind == SERIES else kind
+    if like == "volume" and reads_features(name):
+        return NOT_ASKED
     bundle = make_bundle(name, work_dir / "bundles", like)
     output = work_dir / "maps" / f"{name}_{kind}.nii.gz"
     output.unlink(missing_ok=True)

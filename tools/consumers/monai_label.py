@@ -49,7 +49,7 @@ STEPS = [
         *("python-multipart", "requests", "requests-toolbelt", "schedule", "scikit-learn", "shapely", "timeloop"),
         *("uvicorn", "watchdog", "numpy<2", "pydicom<3"),
     ],
-    [str(ROOT), "numpy<2", "pydicom<3"],
+    [f"{ROOT}[features,flows]", "numpy<2", "pydicom<3"],
 ]
 # With a PyTorch that has no CUDA, PyPI's torchvision finds none of its operators and cannot be imported; MONAI Label
 # uses two functions of it that draw pictures. Without the descriptions of the missing operators it can.
@@ -105,8 +105,10 @@ def _said(check: Callable[..., str], *args: Any) -> str:
 
 def _ask_task(name: str, kind: str, image: Path, work_dir: Path) -> str:
     from monailabel.tasks.infer.bundle import BundleInferTask
-    from served_bundles import make_bundle
+    from served_bundles import NOT_ASKED, VOLUME, make_bundle, reads_features
 
+    if kind == VOLUME and reads_features(name):
+        return NOT_ASKED
     bundle = make_bundle(name, work_dir / "bundles", kind)
     task = BundleInferTask(str(bundle), {})
     file, answer = task({"image": str(image), "device": "cpu", "logging": "WARNING"})

@@ -16,11 +16,14 @@ from environment import PASSED, ROOT
 from monai.bundle import ConfigParser, ConfigWorkflow
 from PIL import Image
 
+from monai_anomaly.bundle.fitted_copy import fit_copy
 from monai_anomaly.data import sample_dir
 from monai_anomaly.transforms import read_map
 
 PICTURE, SLICE, VOLUME = "picture", "slice", "volume"
 KINDS = (PICTURE, SLICE, VOLUME)
+# of volumes, the answer for a bundle whose pre-trained network is not made for them
+NOT_ASKED = f"{PASSED}: not asked, its network takes images of two axes"
 # small networks for the volume, where a recipe has such a setting
 _SMALL: dict[str, Any] = {
     "hidden_channels": 8,
@@ -49,11 +52,18 @@ def make_images(folder: Path) -> dict[str, Path]:
 
 
 def make_bundle(name: str, folder: Path, kind: str) -> Path:
-    """A copy of a bundle with weights: those that it ships, or random ones; for volumes, of a small 3D network."""
+    """A copy of a bundle with weights: those that it ships, or random ones; for volumes, of a small 3D network.
+
+    One that reads features of a pre-trained network is fitted to random images.
+    """
     bundle = folder / kind / name
     if bundle.exists():
         shutil.rmtree(bundle)
-    shutil.copytree(ROOT / "bundles" / name, bundle)
+    if reads_features(name):
+        size = read_config(name, "metadata")["network_data_format"]["inputs"]["image"]["spatial_shape"]
+        fit_copy(ROOT / "bundles" / name, (1, *size), bundle)
+    if not bundle.exists():
+        shutil.copytree(ROOT / "bundles" / name, bundle)
     inference, metadata = (bundle / "configs" / f"{config}.json" for config in ("inference", "metadata"))
     settings = json.loads(inference.read_text(encoding="utf-8"))
     weights = bundle / "models" / "model.pt"
@@ -70,6 +80,17 @@ def make_bundle(name: str, folder: Path, kind: str) -> Path:
     if not weights.is_file():
         torch.save(_random_weights(settings), weights)
     return bundle
+
+
+def read_config(name: str, config: str) -> dict[str, Any]:
+    """A configuration of a bundle."""
+    content: dict[str, Any] = json.loads((ROOT / "bundles" / name / "configs" / f"{config}.json").read_text("utf-8"))
+    return content
+
+
+def reads_features(name: str) -> bool:
+    """Whether a bundle reads features of a pre-trained network, which takes images of two axes by default."""
+    return "backbone" in read_config(name, "train")
 
 
 def _random_weights(settings: dict[str, Any]) -> dict[str, torch.Tensor]:
