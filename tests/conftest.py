@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,12 @@ def shared_data() -> Path:
             f"real data not found at {folder}: set MONAI_ANOMALY_DATA to the folder that holds cxr, brain, fundus"
         )
     return folder
+
+
+@pytest.fixture(autouse=True)
+def command_line_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Puts the command line back: ``monai-anomaly train`` and the like leave the one that they hand on to MONAI."""
+    monkeypatch.setattr(sys, "argv", list(sys.argv))
 
 
 @pytest.fixture(autouse=True)

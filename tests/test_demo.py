@@ -10,7 +10,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +87,6 @@ def test_a_small_demo_shows_lesions_with_their_outlines(tmp_path: Path, monkeypa
     content = json.loads((Path(sample_dir("retina")) / "datalist.json").read_text("utf-8"))
     few = {name: content[name][::8] for name in ("training", "validation", "testing")}
     (tmp_path / "few.json").write_text(json.dumps(few), "utf-8")
-    monkeypatch.setattr(sys, "argv", ["demo"])  # not a command line that another test has left there
     for folder, words in demo():
         options: dict[str, Any] = options_of(words)
         files = re.findall(r"[\w/]+\.json", options.pop("config_file"))
