@@ -25,22 +25,24 @@ BUNDLE = ROOT / "bundles" / "d2ue_ae"
 RANKS = (0.1, 0.5, 0.9)  # of the images of a class, sorted by score: low, median, high
 
 
-def score_sample(score: str) -> list[dict[str, Any]]:
-    """Every test image of the sample with its map, reconstruction and score."""
+def score_images(bundle: Path, weights: Path, **settings: Any) -> list[dict[str, Any]]:
+    """Every test image with what is known of it and what a bundle with these weights makes of it."""
     workflow = ConfigWorkflow(
-        config_file=[str(BUNDLE / "configs" / name) for name in ("train.json", "evaluate.json")],
+        config_file=[str(bundle / "configs" / name) for name in ("train.json", "evaluate.json")],
         workflow_type="train",
-        bundle_root=str(BUNDLE),
-        score=score,
+        bundle_root=str(bundle),
+        **settings,
     )
     workflow.initialize()
-    network_def = workflow.parser.get_parsed_content("network_def")
-    network_def.load_state_dict(torch.load(BUNDLE / "models" / "model.pt", weights_only=True))
-    inferer = workflow.parser.get_parsed_content("validate#inferer")
+    network_def, network, inferer, dataset = (
+        workflow.parser.get_parsed_content(name)
+        for name in ("network_def", "scored_network", "validate#inferer", "validate#dataset")
+    )
+    network_def.load_state_dict(torch.load(weights, weights_only=True))
     items = []
-    for sample in workflow.parser.get_parsed_content("validate#dataset"):
-        result = inferer(sample["image"][None], network_def.network)
-        items.append({"image": sample["image"], "target": sample["target"], **{k: v[0] for k, v in result.items()}})
+    for sample in dataset:
+        result = inferer(sample["image"][None], network)
+        items.append({**{k: sample[k] for k in ("image", "label", "target")}, **{k: v[0] for k, v in result.items()}})
     return items
 
 
@@ -88,7 +90,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "images" / "heatmaps.png")
     parser.add_argument("--score", default="ens", help="ens, unc or dsu (default: %(default)s)")
     options = parser.parse_args()
-    draw(score_sample(options.score), options.output)
+    draw(score_images(BUNDLE, BUNDLE / "models" / "model.pt", score=options.score), options.output)
     print(options.output)
 
 

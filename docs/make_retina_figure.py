@@ -15,9 +15,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from make_figures import fill
+from make_figures import fill, score_images
 from matplotlib.figure import Figure
-from monai.bundle import ConfigWorkflow
 
 from monai_anomaly.data import sample_dir
 from monai_anomaly.visualize import overlay_heatmap, to_gray
@@ -25,26 +24,6 @@ from monai_anomaly.visualize.planes import INTENSITIES, display_planes
 
 ROOT = Path(__file__).resolve().parents[1]
 BUNDLE = ROOT / "bundles" / "aligned_memory"
-
-
-def score_images(run: Path) -> list[dict[str, Any]]:
-    """Every test image of the sample with its mask, map and score."""
-    workflow = ConfigWorkflow(
-        config_file=[str(BUNDLE / "configs" / name) for name in ("train.json", "evaluate.json")],
-        workflow_type="train",
-        bundle_root=str(BUNDLE),
-        dataset_dir=sample_dir("retina"),
-        output_dir=str(run),
-    )
-    workflow.initialize()
-    network = workflow.parser.get_parsed_content("network")
-    network.load_state_dict(torch.load(run / "models" / "model.pt", weights_only=True))
-    inferer = workflow.parser.get_parsed_content("validate#inferer")
-    items = []
-    for sample in workflow.parser.get_parsed_content("validate#dataset"):
-        result = inferer(sample["image"][None], network)
-        items.append({**{k: sample[k] for k in ("image", "label", "target")}, **{k: v[0] for k, v in result.items()}})
-    return sorted(items, key=lambda item: float(item["score"]))
 
 
 def choose(items: list[dict[str, Any]], threshold: float) -> list[tuple[str, dict[str, Any]]]:
@@ -91,7 +70,9 @@ def main() -> None:
     parser.add_argument("--run", type=Path, default=ROOT / "runs" / "demo", help="what `make demo` has written")
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "images" / "retina_lesions.jpg")
     options = parser.parse_args()
-    items = score_images(options.run)
+    weights = options.run / "models" / "model.pt"
+    items = score_images(BUNDLE, weights, dataset_dir=sample_dir("retina"), output_dir=str(options.run))
+    items.sort(key=lambda item: float(item["score"]))
     threshold = json.loads((options.run / "metrics.json").read_text("utf-8"))["working_point"]["threshold"]
     values = torch.cat([item["anomaly_map"].flatten() for item in items]).numpy()
     span = (float(np.quantile(values, 0.005)), float(np.quantile(values, 0.995)))
